@@ -1,0 +1,36 @@
+"""What a container job is: its specification, its result and its failures. Needs no container engine."""
+
+from cloudai.containers.errors import (
+    CommandNotFound,
+    ContainerError,
+    ContainerFailed,
+    EngineUnavailable,
+    ImageNotFound,
+    OutOfMemory,
+    PullDenied,
+    Refused,
+    Stopped,
+    Superseded,
+    TimeLimitReached,
+)
+from cloudai.containers.result import ContainerResult
+from cloudai.containers.spec import DEFAULT_MAX_ARGUMENT_BYTES, ContainerSpec, Volume, validate_container
+
+__all__ = [
+    "DEFAULT_MAX_ARGUMENT_BYTES",
+    "CommandNotFound",
+    "ContainerError",
+    "ContainerFailed",
+    "ContainerResult",
+    "ContainerSpec",
+    "EngineUnavailable",
+    "ImageNotFound",
+    "OutOfMemory",
+    "PullDenied",
+    "Refused",
+    "Stopped",
+    "Superseded",
+    "TimeLimitReached",
+    "Volume",
+    "validate_container",
+]

@@ -1,0 +1,82 @@
+"""The request of a task on a node: every way out of it ends the attempt in the ledger, after its result was stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+from celery.worker.request import Request
+
+from cloudai import names
+from cloudai_workers import node as node_module
+
+
+class NodeRequest(Request):  # type: ignore[misc]
+    """Celery's request; its callbacks report to the node's clerk. Runs in the worker's parent process."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Celery makes a subclass per task with an `on_success` that does not call super: wrap it.
+        super().__init_subclass__(**kwargs)
+        generated = cls.__dict__.get("on_success")
+        if generated is not None:
+
+            def on_success(self: NodeRequest, failed__retval__runtime: Any, **options: Any) -> Any:
+                try:
+                    return generated(self, failed__retval__runtime, **options)
+                finally:
+                    failed, _, runtime = failed__retval__runtime
+                    if not failed:
+                        self._end(names.SUCCEEDED, runtime_s=runtime)
+
+            cls.on_success = on_success
+
+    @property
+    def _header(self) -> dict[str, Any]:
+        return self._request_dict.get(names.HEADER) or {}
+
+    def _end(self, outcome: str, *, runtime_s: float | None = None, reason: str = "") -> None:
+        attempt = self._header.get("attempt")
+        node = node_module.current()
+        if attempt is None or node is None or self.__dict__.get("_cloudai_ended"):
+            return
+        self.__dict__["_cloudai_ended"] = True
+        node.clerk.ended(
+            self.id, attempt, outcome, runtime_s=runtime_s, reason=reason, started=self.time_start or 0.0
+        )
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        try:
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+        finally:
+            self._end(*self._failed_as(exc_info))
+
+    def _failed_as(self, exc_info: Any) -> tuple[str]:
+        exc = exc_info.exception
+        exc = getattr(exc, "exc", exc) if type(exc).__name__ == "ExceptionWithTraceback" else exc
+        if self._already_revoked:
+            return (names.CANCELLED,)
+        if isinstance(exc, Retry):
+            return ("retried",)
+        if isinstance(exc, Reject):
+            return ("requeued",) if exc.requeue else (names.FAILED,)
+        if isinstance(exc, Ignore):
+            # The task stored its own result (or a replacement follows); it did not fail.
+            return (names.SUCCEEDED,)
+        if type(exc).__name__ in ("TimeLimitExceeded", "SoftTimeLimitExceeded", "TimeLimitReached"):
+            return (names.TIMED_OUT,)
+        return (names.FAILED,)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        try:
+            return super().on_timeout(soft, timeout)
+        finally:
+            if not soft:
+                self._end(names.TIMED_OUT, reason=f"hard time limit of {timeout} s")
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> Any:
+        try:
+            return super()._announce_revoked(reason, terminated, signum, expired)
+        finally:
+            # A terminated job still runs until its own callback comes; that one ends the attempt.
+            if not terminated:
+                self._end(names.EXPIRED if expired else names.CANCELLED, reason=reason)

@@ -1,0 +1,1 @@
+"""Runners: the two ways in which a node runs a container job, behind one small interface."""

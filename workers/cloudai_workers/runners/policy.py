@@ -1,0 +1,96 @@
+"""What a node's operator allows, checked on the node itself, and secrets read there."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from dataclasses import dataclass
+
+from cloudai.containers.errors import Refused
+from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, volume_allowed
+
+#: Largest secret that is read from a file, in bytes.
+MAX_SECRET_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """The operator's allowlists. An empty list allows nothing, but for images, where it allows all."""
+
+    #: Folders that may be mounted; "/folder:ro" for reading only.
+    volumes: tuple[str, ...] = ()
+    #: Names of networks beside "none" and "bridge".
+    networks: tuple[str, ...] = ()
+    #: Image patterns.
+    images: tuple[str, ...] = ()
+    #: Patterns of secret references, such as "env:JOB_*" or "file:/etc/cloudai/secrets/*".
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What the node made of a specification: true paths and secret values."""
+
+    #: Volumes with the true host path, links and ".." resolved.
+    volumes: tuple[Volume, ...]
+    #: Environment including secrets.
+    env: tuple[tuple[str, str], ...]
+
+
+def admit(spec: ContainerSpec, policy: NodePolicy) -> Admitted:
+    """Check a specification against the node's policy and resolve what only the node can resolve.
+
+    Raises:
+        Refused: naming what is not allowed here.
+
+    """
+    if not image_allowed(spec.image, policy.images):
+        raise Refused(f"image {spec.image}: allowed are {', '.join(policy.images)}")
+    networks = ("none", "bridge", *policy.networks)
+    if spec.network not in networks:
+        raise Refused(f"network {spec.network}: allowed are {', '.join(networks)}")
+    volumes = tuple(_resolve_volume(volume, policy) for volume in spec.volumes)
+    secrets = tuple((name, _read_secret(name, reference, policy)) for name, reference in spec.secrets)
+    return Admitted(volumes, spec.env + secrets)
+
+
+def _resolve_volume(volume: Volume, policy: NodePolicy) -> Volume:
+    # The engine gets the true path, so that a link exchanged later leads nowhere new from the path's own parts.
+    true_path = os.path.realpath(volume.host)
+    allowlist = [_true_entry(entry) for entry in policy.volumes]
+    if not volume_allowed(true_path, volume.mode, allowlist):
+        led = f", which is {true_path}" if true_path != volume.host else ""
+        raise Refused(f"volume {volume.host} ({volume.mode}){led}: allowed are {_listed(policy.volumes)}")
+    if not os.path.exists(true_path):
+        raise Refused(f"volume {volume.host}: there is no such path on this node")
+    return Volume(true_path, volume.bind, volume.mode)
+
+
+def _true_entry(entry: str) -> str:
+    folder, suffix = (entry[:-3], ":ro") if entry.endswith(":ro") else (entry, "")
+    return os.path.realpath(folder) + suffix
+
+
+def _read_secret(name: str, reference: str, policy: NodePolicy) -> str:
+    kind, _, where = reference.partition(":")
+    if kind == "file":
+        where = os.path.realpath(where)
+    if not any(fnmatch.fnmatchcase(f"{kind}:{where}", pattern) for pattern in policy.secrets):
+        raise Refused(f"secret {name} ({reference}): allowed are {_listed(policy.secrets)}")
+    if kind == "env":
+        value = os.environ.get(where)
+        if value is None:
+            raise Refused(f"secret {name} ({reference}): this node has no such environment variable")
+        return value
+    try:
+        with open(where, encoding="utf-8") as file:
+            value = file.read(MAX_SECRET_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"secret {name} ({reference}): cannot be read: {error}") from error
+    if len(value) > MAX_SECRET_BYTES:
+        raise Refused(f"secret {name} ({reference}): longer than {MAX_SECRET_BYTES} bytes")
+    return value.removesuffix("\n")
+
+
+def _listed(entries: tuple[str, ...]) -> str:
+    return ", ".join(entries) if entries else "none"

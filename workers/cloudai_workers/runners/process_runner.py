@@ -1,0 +1,511 @@
+"""Runs jobs as local processes: the embedded default where no container engine answers.
+
+The job's command runs below a small supervisor (a shell) that leads a session of its own. The supervisor waits for one
+line before it starts the command, so the job's state is on disk and its group of the kernel's is set before the job can
+do anything; when the node dies first, the line never comes and the job never begins. The supervisor writes the exit
+code, so that a restarted node, which is not its parent, can take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudai.containers.errors import CommandNotFound, EngineUnavailable, Refused
+from cloudai.containers.result import ContainerResult
+from cloudai_workers.runners import cgroups
+from cloudai_workers.runners.base import Job, LiveJob, StopHandle, job_name
+from cloudai_workers.runners.judgement import judged, raise_if_stopped
+from cloudai_workers.runners.policy import Admitted, NodePolicy, admit
+from cloudai_workers.runners.process_state import (
+    JobFolder,
+    ProcessState,
+    alive,
+    boot_id,
+    drop_oldest,
+    first_data,
+    folders,
+    started_ticks,
+)
+from cloudai_workers.runners.tails import Tail
+from cloudai_workers.runners.watch import Outcome, Watch
+
+log = logging.getLogger(__name__)
+
+#: Where a job's commands are looked for unless its env says otherwise.
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Seconds that killed processes may take to end.
+KILL_TIMEOUT_S = 30.0
+#: Seconds between looks at a file that is followed.
+FOLLOW_EVERY_S = 0.1
+
+# The shell says "Killed" on its own standard error when a signal ends the command, so the job's goes through
+# descriptor 3; in a subshell, because a redirection of the command itself would hold for that word too.
+_SUPERVISOR = """\
+IFS= read -r go || exit 125
+ulimit -c 0
+exit_file=$1
+shift
+exec 3>&2 2>/dev/null
+(exec "$@" </dev/null 2>&3 3>&-)
+code=$?
+echo "$code" >"$exit_file"
+exit "$code"
+"""
+
+
+class ProcessRunner:
+    """Runs each job as a process group of its own; see `Runner`. The image is checked but not used."""
+
+    name = "process"
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        work_dir: Path,
+        namespace: str = "cloudai",
+        policy: NodePolicy | None = None,
+        log_dir: Path | None = None,
+    ) -> None:
+        """Prepare a runner.
+
+        Args:
+            node: name of this node.
+            work_dir: folder for the jobs' state and working folders; a restarted node must be given the same one.
+            namespace: keeps fleets on one machine apart.
+            policy: the operator's allowlists.
+            log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
+
+        """
+        self._node = node
+        self._namespace = namespace
+        self._root = work_dir / "processes"
+        self._policy = policy or NodePolicy()
+        self._log_dir = log_dir
+        self._job_groups = cgroups.JobGroup.usable()
+        self._watches: dict[tuple[str, int], Watch] = {}
+
+    def check(self) -> str | None:
+        """Why no process can be run here, or None."""
+        if sys.platform != "linux":
+            return f"the process runner needs Linux; this is {sys.platform}"
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return f"the folder for jobs cannot be made: {error}"
+        return None
+
+    def notices(self) -> list[str]:
+        """What running without containers means on this machine."""
+        said = [
+            "jobs run as local processes: the image is not used, the file system and the network are the machine's",
+            "storage is counted when a job is placed, not enforced",
+        ]
+        enforced: frozenset[str] = frozenset()
+        if self._job_groups:
+            probe = cgroups.JobGroup(f"probe-{os.getpid()}")
+            enforced = probe.create(cpu_milli=1000, memory_bytes=64 << 20, pids=64)
+            probe.remove()
+        missing = sorted({"cpu", "memory", "pids"} - enforced)
+        if missing:
+            said.append(
+                f"not enforced on jobs, because control groups are not writable: {', '.join(missing)}"
+            )
+        return said
+
+    # --- one run
+
+    def run(self, job: Job, control: StopHandle) -> ContainerResult:
+        """Run one attempt as a process; see `Runner.run`."""
+        admitted = admit(job.spec, self._policy)
+        if job.spec.volumes:
+            raise Refused("volumes: the process runner cannot mount; this node runs jobs without containers")
+        if job.spec.user is not None and os.geteuid() != 0:
+            raise Refused(f"user {job.spec.user}: only a node that runs as root can change the user")
+        if job.spec.command is None:
+            raise Refused("command: the process runner has no image to take a command from; give one")
+        raise_if_stopped(control)
+        name = job_name(job.task_id, job.attempt)
+        folder = JobFolder(self._root / name)
+        group = cgroups.JobGroup(name) if self._job_groups else None
+        watch = Watch(control, job.spec.timeout)
+        child: subprocess.Popen[bytes] | None = None
+        try:
+            state = self._claim_folder(folder)
+            if state is None:
+                child = self._prepare(job, job.spec.command, admitted, folder, group)
+                raise_if_stopped(control)
+                state = self._let_go(job, folder, child, watch)
+            else:
+                self._attach(state, watch)
+            return self._watch_over(job, control, folder, group, watch, state, child)
+        finally:
+            if child is not None and child.returncode is None:
+                self._end_child(child)
+            if group is not None:
+                group.kill()
+                group.remove()
+            folder.remove()
+
+    def _claim_folder(self, folder: JobFolder) -> ProcessState | None:
+        """None when the folder is new and ours; else the state of the attempt that is there already."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.path.mkdir()
+            except FileExistsError:
+                state = folder.state()
+                if state is not None:
+                    return state
+                folder.remove()  # a node died before that job was let go, so it never began
+                continue
+            return None
+
+    def _prepare(
+        self,
+        job: Job,
+        command: tuple[str, ...],
+        admitted: Admitted,
+        folder: JobFolder,
+        group: cgroups.JobGroup | None,
+    ) -> subprocess.Popen[bytes]:
+        """The supervisor, waiting, with its limits set."""
+        workdir = folder.work / (job.spec.workdir or "").lstrip("/")
+        workdir.mkdir(parents=True)
+        (folder.work / "tmp").mkdir(exist_ok=True)
+        env = {
+            "PATH": DEFAULT_PATH,
+            "HOME": str(folder.work),
+            "TMPDIR": str(folder.work / "tmp"),
+            "LANG": "C.UTF-8",
+            # Without it a job would see every GPU of the machine, reserved or not.
+            "CUDA_VISIBLE_DEVICES": ",".join(job.reservation.gpu_devices),
+            **dict(admitted.env),
+        }
+        program = shutil.which(workdir / command[0] if "/" in command[0] else command[0], path=env["PATH"])
+        if program is None:
+            raise CommandNotFound(f"{command[0]} is not an executable file in {env['PATH']}")
+        user, _, user_group = (job.spec.user or "").partition(":")
+        folder.exit.touch()
+        if user:
+            self._give_to(user, user_group, folder)
+        with folder.stdout.open("ab") as stdout, folder.stderr.open("ab") as stderr:
+            try:
+                child = subprocess.Popen(
+                    ["/bin/sh", "-c", _SUPERVISOR, "sh", str(folder.exit), program, *command[1:]],
+                    cwd=workdir,
+                    env=env,
+                    stdin=subprocess.PIPE,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    user=_id_or_name(user),
+                    group=_id_or_name(user_group),
+                    extra_groups=[] if user else None,
+                )
+            except OSError as error:
+                raise EngineUnavailable(f"no process can be started: {error}") from error
+        if group is not None:
+            group.create(job.reservation.cpu_milli, job.reservation.memory_kib * 1024, job.limits.pids)
+            group.add(child.pid)
+        return child
+
+    def _give_to(self, user: str, user_group: str, folder: JobFolder) -> None:
+        owner, owning_group = _id_or_name(user), _id_or_name(user_group)
+        try:
+            for path in (folder.exit, folder.work, *folder.work.rglob("*")):
+                shutil.chown(path, owner, owning_group)
+        except LookupError as error:
+            raise CommandNotFound(f"user {user}: {error}") from error
+
+    def _let_go(
+        self, job: Job, folder: JobFolder, child: subprocess.Popen[bytes], watch: Watch
+    ) -> ProcessState:
+        ticks = started_ticks(child.pid)
+        if ticks is None or child.stdin is None:
+            raise EngineUnavailable("the job's supervisor ended before the job began")
+        state = ProcessState(
+            task_id=job.task_id,
+            attempt=job.attempt,
+            node=job.node,
+            namespace=self._namespace,
+            pid=child.pid,
+            started_ticks=ticks,
+            boot=boot_id(),
+            begun=time.time(),
+        )
+        folder.write_state(state)
+        self._watches[job.task_id, job.attempt] = watch
+        watch.begin()
+        try:
+            child.stdin.write(b"\n")
+            child.stdin.close()
+        except BrokenPipeError as error:
+            raise EngineUnavailable("the job's supervisor was ended before the job began") from error
+        return state
+
+    def _attach(self, state: ProcessState, watch: Watch) -> None:
+        self._watches[state.task_id, state.attempt] = watch
+        watch.begin(max(0.0, time.time() - state.begun))
+        self._signal(state, signal.SIGCONT)  # a node that was dying may have paused it
+
+    def _watch_over(
+        self,
+        job: Job,
+        control: StopHandle,
+        folder: JobFolder,
+        group: cgroups.JobGroup | None,
+        watch: Watch,
+        state: ProcessState,
+        child: subprocess.Popen[bytes] | None,
+    ) -> ContainerResult:
+        try:
+            descriptor = _pidfd(state)
+            if descriptor is None:
+                watch.ended()
+            else:
+                threading.Thread(
+                    target=_await_end, args=(descriptor, watch), name=f"wait-{job.task_id}", daemon=True
+                ).start()
+            outcome = watch.wait(lambda: self._bound_output(folder, job.limits.log_bytes))
+            if outcome is not Outcome.ENDED:
+                self._signal(state, signal.SIGKILL)
+                if not watch.wait_ended(KILL_TIMEOUT_S):
+                    raise EngineUnavailable(f"the job did not end within {KILL_TIMEOUT_S:.0f} s of its kill")
+            run_s = watch.elapsed_s
+        finally:
+            del self._watches[job.task_id, job.attempt]
+        used = cgroups.Usage()
+        status: int | None = None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(
+                    child.pid, signal.SIGKILL
+                )  # what it left running; the zombie still holds the number
+            status, used = _reap(child)
+        oom_kills = 0
+        if group is not None:
+            group.kill()
+            oom_kills = group.oom_kills()
+            exact = group.usage()
+            used = cgroups.Usage(
+                exact.peak_memory if exact.peak_memory is not None else used.peak_memory,
+                exact.cpu_seconds if exact.cpu_seconds is not None else used.cpu_seconds,
+            )
+        exit_code = folder.exit_code()
+        if exit_code is None:
+            exit_code = status
+        elif child is None:
+            run_s = max(0.0, folder.exit.stat().st_mtime - state.begun - watch.paused_s)
+        if exit_code is None:
+            if outcome is Outcome.ENDED:
+                raise EngineUnavailable("the job ended while its node was away and left no exit code")
+            exit_code = 128 + signal.SIGKILL
+        stdout, stderr = (_tail(path, job.limits.tail_bytes) for path in (folder.stdout, folder.stderr))
+        self._keep_log(job, folder)
+        result = ContainerResult(
+            exit_code=exit_code,
+            stdout_tail=stdout.text(),
+            stderr_tail=stderr.text(),
+            stdout_truncated=stdout.truncated,
+            stderr_truncated=stderr.truncated,
+            waiting_s=job.waiting_s,
+            pull_s=0.0,
+            run_s=run_s,
+            peak_memory=used.peak_memory,
+            cpu_seconds=used.cpu_seconds,
+            node=job.node,
+            attempt=job.attempt,
+            container_id=str(state.pid),
+            runner=self.name,
+        )
+        return judged(result, outcome, control, job, out_of_memory=oom_kills > 0)
+
+    def _bound_output(self, folder: JobFolder, log_bytes: int) -> None:
+        for path in (folder.stdout, folder.stderr):
+            if path.stat().st_size > log_bytes and not drop_oldest(path, log_bytes // 2):
+                log.warning(
+                    "process.output_unbounded file=%s reason=the file system cannot punch holes", path
+                )
+
+    def _keep_log(self, job: Job, folder: JobFolder) -> None:
+        if self._log_dir is None:
+            return
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        with (self._log_dir / f"{job_name(job.task_id, job.attempt)}.log").open("wb") as kept:
+            for path in (folder.stdout, folder.stderr):
+                kept.writelines(_chunks(path))
+
+    def _end_child(self, child: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+        _reap(child)
+
+    # --- from other threads and after a restart
+
+    def _signal(self, state: ProcessState, number: int) -> bool:
+        """Signal the whole group of a live job, and what left it as far as the kernel's group tells."""
+        if not alive(state):
+            return False
+        pids: list[int] = []
+        if self._job_groups:
+            pids = cgroups.JobGroup(job_name(state.task_id, state.attempt)).pids()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(state.pid, number)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return True
+
+    def _state(self, task_id: str, attempt: int) -> ProcessState | None:
+        return JobFolder(self._root / job_name(task_id, attempt)).state()
+
+    def pause(self, task_id: str, attempt: int) -> bool:
+        """Stop the process group; see `Runner.pause`."""
+        state = self._state(task_id, attempt)
+        if state is None or not self._signal(state, signal.SIGSTOP):
+            return False
+        if watch := self._watches.get((task_id, attempt)):
+            watch.pause()
+        return True
+
+    def resume(self, task_id: str, attempt: int) -> bool:
+        """Let the process group go on; see `Runner.resume`."""
+        state = self._state(task_id, attempt)
+        if state is None or not self._signal(state, signal.SIGCONT):
+            return False
+        if watch := self._watches.get((task_id, attempt)):
+            watch.resume()
+        return True
+
+    def kill(self, task_id: str, attempt: int) -> bool:
+        """Kill the process group and remove its folder; see `Runner.kill`."""
+        folder = JobFolder(self._root / job_name(task_id, attempt))
+        state = folder.state()
+        if state is None:
+            return False
+        descriptor = _pidfd(state)
+        self._signal(state, signal.SIGKILL)
+        if descriptor is not None:
+            _await_end(descriptor, None)
+        if self._job_groups:
+            group = cgroups.JobGroup(job_name(task_id, attempt))
+            group.kill()
+            group.remove()
+        if (task_id, attempt) not in self._watches:
+            folder.remove()  # else `run` takes the result first
+        return True
+
+    def logs(self, task_id: str, follow: bool = False) -> Iterator[bytes]:
+        """Output of a task's latest attempt, stream by stream; see `Runner.logs`."""
+        live = [folder for folder in folders(self._root) if (s := folder.state()) and s.task_id == task_id]
+        if live:
+            latest = max(live, key=lambda folder: int(folder.path.name.rpartition("-")[2]))
+            return _follow(latest) if follow else _both(latest)
+        kept = sorted(
+            self._log_dir.glob(f"{job_name(task_id, 0)[:-1]}*.log") if self._log_dir else (),
+            key=lambda path: int(path.stem.rpartition("-")[2]),
+        )
+        if not kept:
+            raise LookupError(f"this node has no output of task {task_id}")
+        return _chunks(kept[-1])
+
+    def adopt(self) -> list[LiveJob]:
+        """Jobs of this node, by their folders; see `Runner.adopt`."""
+        found = []
+        for folder in folders(self._root):
+            state = folder.state()
+            if state is None or (state.namespace, state.node) != (self._namespace, self._node):
+                continue
+            found.append(LiveJob(state.task_id, state.attempt, state.node, alive(state), str(state.pid)))
+        return found
+
+
+def _id_or_name(user: str) -> int | str | None:
+    return None if not user else int(user) if user.isdecimal() else user
+
+
+def _pidfd(state: ProcessState) -> int | None:
+    """A descriptor that becomes readable when the process ends; None when it has ended."""
+    try:
+        descriptor = os.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return None
+    if started_ticks(state.pid) not in (state.started_ticks, None):
+        os.close(descriptor)  # the number belongs to another process by now
+        return None
+    return descriptor
+
+
+def _await_end(descriptor: int, watch: Watch | None) -> None:
+    """Block until the process has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
+    os.close(descriptor)
+    if watch is not None:
+        watch.ended()
+
+
+def _reap(child: subprocess.Popen[bytes]) -> tuple[int, cgroups.Usage]:
+    """Exit code as a shell gives it, and what the kernel says that the process and its children used."""
+    _, status, used = os.wait4(child.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    child.returncode = code
+    # A process starts with the peak of the one that forked it, so only a higher peak is the job's own.
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = used.ru_maxrss * 1024 if used.ru_maxrss > inherited else None
+    return (code if code >= 0 else 128 - code), cgroups.Usage(peak, used.ru_utime + used.ru_stime)
+
+
+def _tail(path: Path, limit: int) -> Tail:
+    tail = Tail(limit)
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - limit))
+        tail.feed(file.read(limit))
+    tail.lost_before = size > limit
+    return tail
+
+
+def _chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(first_data(file.fileno(), offset))
+        while chunk := file.read(65536):
+            yield chunk
+
+
+def _both(folder: JobFolder) -> Iterator[bytes]:
+    yield from _chunks(folder.stdout)
+    yield from _chunks(folder.stderr)
+
+
+def _follow(folder: JobFolder) -> Iterator[bytes]:
+    with contextlib.ExitStack() as closing:
+        files = [closing.enter_context(path.open("rb")) for path in (folder.stdout, folder.stderr)]
+        for file in files:
+            file.seek(first_data(file.fileno(), 0))
+        while True:
+            state = folder.state()
+            over = state is None or not alive(state)
+            for file in files:
+                while chunk := file.read(65536):
+                    yield chunk
+            if over:  # seen before the last read, so nothing is missed
+                return
+            time.sleep(FOLLOW_EVERY_S)

@@ -1,0 +1,73 @@
+"""The Celery worker of a CloudAI application: an ordinary worker, or a node (`--node`).
+
+A node consumes only its own queue. Shutdown has a fixed order: take nothing new, give back what has not started, finish
+what runs, report it, sign off.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+from celery.apps.worker import Worker
+from celery.worker import state as worker_state
+
+from cloudai.names import PLACE_QUEUE, node_queue
+from cloudai_workers.node import Node
+from cloudai_workers.steps import NodeStep
+
+logger = logging.getLogger(__name__)
+
+
+class NodeWorker(Worker):  # type: ignore[misc]
+    """`app.Worker` of a CloudAI application."""
+
+    #: The node, or None when this is an ordinary worker.
+    node: Node | None = None
+
+    def setup_defaults(self, *args: Any, node: bool | None = None, pool_cls: Any = None, **kwargs: Any) -> None:
+        """Celery's defaults, and a node's own where the operator chose nothing."""
+        if self._is_node(node):
+            if not _pool_was_chosen():
+                pool_cls = "cloudai_workers.pool:NodePool"
+            settings = self.app.settings.node
+            if not kwargs.get("concurrency") and settings.slots:
+                kwargs["concurrency"] = settings.slots
+            # The ledger bounds what a node holds (slots), not the prefetch count.
+            kwargs["prefetch_multiplier"] = 0
+            self.app.conf.worker_consumer = "cloudai_workers.steps:NodeConsumer"
+            self.node = Node(self.app, self.hostname)
+            self.app.steps["worker"].add(NodeStep)
+        super().setup_defaults(*args, pool_cls=pool_cls, **kwargs)
+
+    def _is_node(self, asked: bool | None) -> bool:
+        return bool(self.app.node_by_default if asked is None else asked)
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """A node's queues are its own and the intake for messages that no router of ours has seen."""
+        if self.node is not None:
+            if include:
+                logger.warning("queues=%s ignored: a node consumes only its own queue", include)
+            self.app.conf.task_create_missing_queues = True
+            include, exclude = [node_queue(self.hostname), PLACE_QUEUE], None
+        super().setup_queues(include, exclude)
+
+    def _shutdown(self, warm: bool = True) -> None:
+        if self.node is None:
+            super()._shutdown(warm=warm)
+            return
+        self.node.stop_taking()
+        try:
+            super()._shutdown(warm=warm)
+        finally:
+            self.node.leave(warm=warm and not worker_state.should_terminate)
+
+
+def _pool_was_chosen() -> bool:
+    """Whether the operator gave `-P`. Celery's own default reads like a choice of prefork."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return False
+    source = context.get_parameter_source("pool_cls")
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
