@@ -9,6 +9,7 @@ from celery.worker.request import Request
 
 from cloudai import names
 from cloudai_workers import node as node_module
+from cloudai_workers.pool import jobs
 
 
 class NodeRequest(Request):  # type: ignore[misc]
@@ -43,6 +44,15 @@ class NodeRequest(Request):  # type: ignore[misc]
         node.clerk.ended(
             self.id, attempt, outcome, runtime_s=runtime_s, reason=reason, started=self.time_start or 0.0
         )
+
+    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        node = node_module.current()
+        if node is not None and node.was_given_back(self.id, self._header.get("attempt", 0)):
+            # Unclaimed at shutdown a moment ago: somebody else runs it.
+            self.__dict__["_cloudai_ended"] = True
+            jobs.stop(pid)
+            return None
+        return super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         try:

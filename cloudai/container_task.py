@@ -1,0 +1,58 @@
+"""`run_container`: the Celery task that runs a container on the node that RTS chooses.
+
+    run_container.apply_async(kwargs={"image": "debian:bookworm", "command": ["echo", "hello"]},
+                              resources={"cpu": 2, "memory": "4GiB"})
+
+Keyword arguments: those of `cloudai.containers.spec.validate_container`. Result: the fields of `ContainerResult`. Failures:
+the errors of `cloudai.containers.errors`, each with the record of what was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from celery import shared_task
+
+# Celery rebuilds a failure from its module and name, and looks only at modules that are loaded.
+from cloudai.containers import errors as errors
+from cloudai.containers.spec import ContainerSpec
+from cloudai.errors import InvalidRequest
+from cloudai.task import CloudAITask
+
+#: Celery name of the task.
+NAME = "cloudai.run_container"
+
+#: Entry point group by which the node's package brings the body of the task.
+BODY_GROUP = "cloudai.node"
+
+
+class ContainerTask(CloudAITask):
+    """Checks the container's arguments at submission, so that a mistake is told to who made it."""
+
+    abstract = True
+    #: A container always goes through RTS; what it does not ask for comes from limits.default_cpu and default_memory.
+    resources: Mapping[str, Any] = {}
+
+    def check_submission(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if args:
+            raise InvalidRequest("args", list(args), "none: give image, command and the rest as keyword arguments")
+        settings = self._get_app().settings
+        ContainerSpec.from_kwargs(
+            kwargs,
+            volumes_allowlist=settings.node.volumes_allowlist,
+            networks_allowlist=settings.node.networks_allowlist,
+            images_allowlist=settings.node.images_allowlist,
+            max_argument_bytes=settings.limits.max_arguments_kib * 1024,
+        )
+
+
+@shared_task(name=NAME, base=ContainerTask, bind=True)
+def run_container(self: ContainerTask, **kwargs: Any) -> dict[str, Any]:
+    """Run a container on this node; see the module's docstring. Only a node can."""
+    found = list(entry_points(group=BODY_GROUP, name="run_container"))
+    if not found:
+        raise errors.EngineUnavailable("this worker has no runner: install cloudai[worker] on the nodes")
+    result: dict[str, Any] = found[0].load()(self, kwargs)
+    return result

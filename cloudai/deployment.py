@@ -1,0 +1,92 @@
+"""One deployment as one process sees it: settings, the state in Redis, the view of the fleet, and who decides."""
+
+from __future__ import annotations
+
+import weakref
+from functools import cached_property
+
+import redis
+
+from cloudai.fleet_view import FleetView
+from cloudai.names import Keys
+from cloudai.placing import Placing
+from cloudai.settings import Settings
+from cloudai.state.fleet import Fleet
+from cloudai.state.ledger import Ledger
+from cloudai.state.parameters import ParameterStore
+from cloudai.state.scripts import Scripts
+from cloudai.state.sweep import Sweep
+from cloudai.state.tau import TauTable
+
+#: Deployments of this process by key: kombu makes transports from a URL and options, and finds its deployment here.
+_known: weakref.WeakValueDictionary[str, Deployment] = weakref.WeakValueDictionary()
+
+
+class Deployment:
+    """Everything that is needed to submit to one deployment, or to look at it. Connects when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.redis.namespace)
+        self.scripts = Scripts(settings.limits.events_maxlen)
+        self.key = f"{settings.redis.namespace}:{id(self):x}"
+        _known[self.key] = self
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """A client of the state's Redis; safe to use from threads and after a fork."""
+        return redis.Redis.from_url(
+            self.settings.redis.url, socket_keepalive=True, socket_connect_timeout=5, socket_timeout=30
+        )
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        limits = self.settings.limits
+        return Ledger(
+            self.client,
+            self.keys,
+            self.scripts,
+            max_live=limits.max_in_flight,
+            finished_ttl_s=limits.finished_ttl_s,
+            decision_ttl_s=self.settings.scheduling.decision_ttl_s,
+        )
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        return Fleet(self.client, self.keys, self.scripts)
+
+    @cached_property
+    def tau(self) -> TauTable:
+        return TauTable(self.client, self.keys, self.scripts)
+
+    @cached_property
+    def parameters(self) -> ParameterStore:
+        return ParameterStore(self.client, self.keys, self.scripts)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        node = self.settings.node
+        return Sweep(
+            self.client,
+            self.keys,
+            self.scripts,
+            heartbeat_timeout_s=node.heartbeat_timeout_s,
+            lease_margin_s=node.lease_margin_s,
+            max_attempts=self.settings.limits.max_attempts,
+            finished_ttl_s=self.settings.limits.finished_ttl_s,
+        )
+
+    @cached_property
+    def view(self) -> FleetView:
+        return FleetView(
+            self.fleet, params_reload_interval_s=self.settings.scheduling.params_reload_interval_s
+        )
+
+    @cached_property
+    def placing(self) -> Placing:
+        return Placing(self.view, self.ledger, self.settings)
+
+
+def deployment_of(key: str | None) -> Deployment | None:
+    """The deployment that a transport was made for; None for a connection of another application."""
+    return None if key is None else _known.get(key)

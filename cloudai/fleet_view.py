@@ -1,0 +1,114 @@
+"""What one process knows of the fleet: a snapshot of the nodes, tau and the parameters, kept fresh from Redis.
+
+The scripts return what changed since the view's version with every placement, so a busy process needs hardly any
+refresh of its own. A view may be behind: the place script checks again, in Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cloudai.scheduling.errors import InvalidParameters
+from cloudai.scheduling.parameters import GAParams, differences
+from cloudai.scheduling.snapshot import FleetSnapshot
+from cloudai.scheduling.task_types import INITIAL_TAU
+from cloudai.state.fleet import Fleet, FixedFields, read_row
+from cloudai.state.ledger import Row
+
+logger = logging.getLogger(__name__)
+
+#: A decision refreshes the view when its last news are older than this.
+MAX_AGE_S = 0.25
+#: Rows that one refresh reads; a larger fleet is read in several.
+_ROWS = 2000
+
+
+class FleetView:
+    """Snapshot, tau, parameters and the server's clock, as this process knows them. Use it under `lock`."""
+
+    def __init__(self, fleet: Fleet, *, params_reload_interval_s: float) -> None:
+        self._fleet = fleet
+        self._params_reload_interval_s = params_reload_interval_s
+        self.lock = threading.RLock()
+        self.snapshot = FleetSnapshot()
+        #: Fleet version up to which the snapshot has every change.
+        self.version = 0
+        self.tau: dict[str, float] = {str(k): v for k, v in INITIAL_TAU.items()}
+        #: The parameters in force; the defaults until some were published.
+        self.parameters: GAParams = GAParams()
+        self._fixed: dict[str, FixedFields] = {}
+        self._clock_offset_s = time.time() - time.monotonic()
+        self._refreshed = float("-inf")
+        self._parameters_read = float("-inf")
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        # Another thread may have held the lock when this process was forked.
+        self.lock = threading.RLock()
+
+    def now(self) -> float:
+        """Time of the Redis server, epoch seconds, as of the last news."""
+        return time.monotonic() + self._clock_offset_s
+
+    def saw_time(self, now: float) -> None:
+        """Note the server's time from an answer that has just come."""
+        self._clock_offset_s = now - time.monotonic()
+
+    def refresh(self, max_age_s: float = 0.0) -> None:
+        """Read what changed, unless that was done less than `max_age_s` ago."""
+        started = time.monotonic()
+        if started - self._refreshed < max_age_s:
+            return
+        with self.lock:
+            due = started - self._parameters_read >= self._params_reload_interval_s
+            known = 0 if self._parameters_read == float("-inf") else self.parameters.version
+            while True:
+                news = self._fleet.refresh(self.version, _ROWS, known if due else 1 << 53)
+                self.saw_time(news.now)
+                self.apply(news.changes)
+                if len(news.changes) < _ROWS:
+                    break
+            self.tau.update(news.tau)
+            if due:
+                self._parameters_read = started
+                if news.parameters and news.parameters_version != known:
+                    self._take_parameters(news.parameters, news.parameters_version)
+            self._refreshed = started
+
+    def _take_parameters(self, text: str, version: int) -> None:
+        try:
+            parameters = replace(GAParams.from_json(text), version=version)
+        except InvalidParameters as error:
+            logger.error("parameters-refused version=%d: the ones in force stay. %s", version, error)
+            return
+        for line in differences(self.parameters, parameters):
+            logger.info("parameters-changed version=%d %s", version, line)
+        self.parameters = parameters
+
+    def apply(self, changes: Iterable[Row]) -> None:
+        """Take changed rows into the snapshot; nodes that are new to it are looked up."""
+        rows = list(changes)
+        if not rows:
+            return
+        with self.lock:
+            unknown = [row[0].decode() for row in rows if self._is_unknown(row)]
+            if unknown:
+                self._fixed.update(self._fleet.fixed(unknown))
+            states = []
+            for row in rows:
+                fixed = self._fixed.get(row[0].decode())
+                # A node that was forgotten between the two reads, or is being registered anew: the next change tells.
+                if fixed is not None and row[2] == fixed.incarnation:
+                    states.append(read_row(row, fixed))
+            self.snapshot.apply(states)
+            self.version = max(self.version, int(rows[-1][1]))
+            self.snapshot.version = self.version
+
+    def _is_unknown(self, row: Row) -> bool:
+        fixed = self._fixed.get(row[0].decode())
+        return fixed is None or fixed.incarnation != row[2]

@@ -1,0 +1,155 @@
+"""Every name that CloudAI writes outside its own process: Redis keys, queues, headers, event kinds.
+
+One place, so that a name is never spelled twice. All keys of a deployment share one hash tag, because every
+state change is one Lua script over several of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Virtual queue whose `put` places a task (transport.py); nobody consumes it.
+PLACE_QUEUE = "cloudai.place"
+
+#: Message header that carries the request; see router.py.
+HEADER = "cloudai"
+
+#: Version of the state's layout, in Redis and in the header. A reader accepts its own and the one before.
+SCHEMA_VERSION = 1
+
+#: Task states of the ledger (design: life of a task).
+WAITING = "waiting"
+PLACED = "placed"
+RUNNING = "running"
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+CANCELLED = "cancelled"
+TIMED_OUT = "timed_out"
+EXPIRED = "expired"
+LOST = "lost"
+FINAL_STATES = frozenset({SUCCEEDED, FAILED, CANCELLED, TIMED_OUT, EXPIRED, LOST})
+
+#: Suffix of Celery's own per-worker queue (`worker_direct`), the node's list of doorbells.
+_DIRECT_SUFFIX = ".dq2"
+
+
+def node_queue(node: str) -> str:
+    """The Celery queue of one node, as `celery.utils.nodenames.worker_direct` names it."""
+    return node + _DIRECT_SUFFIX
+
+
+def queue_node(queue: str) -> str:
+    """The node that a queue of `node_queue` belongs to."""
+    return queue.removesuffix(_DIRECT_SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The Redis keys of one deployment. Lua builds the same names from `prefix` (lua/prelude.lua)."""
+
+    #: Name of the deployment; two deployments may share one Redis.
+    namespace: str = "cloudai"
+
+    @property
+    def prefix(self) -> str:
+        return "{" + self.namespace + "}:"
+
+    def task(self, task_id: str) -> str:
+        """Hash: the ledger entry (fields: state/ledger.py). Expires some time after the task ended."""
+        return f"{self.prefix}task:{task_id}"
+
+    def message(self, task_id: str) -> str:
+        """String: the Celery message, kept until the task ends."""
+        return f"{self.prefix}message:{task_id}"
+
+    def next(self, task_id: str) -> str:
+        """Hash: what a retry or a replacement published while the attempt was still running."""
+        return f"{self.prefix}next:{task_id}"
+
+    def decision(self, task_id: str) -> str:
+        """String: the decision record, with a TTL."""
+        return f"{self.prefix}decision:{task_id}"
+
+    def node(self, name: str) -> str:
+        """Hash: capacity, what is free, telemetry, incarnation (fields: state/fleet.py)."""
+        return f"{self.prefix}node:{name}"
+
+    def node_tasks(self, name: str) -> str:
+        """Set: ids of the tasks that the ledger holds on the node."""
+        return f"{self.prefix}node:{name}:tasks"
+
+    def shape(self, shape: str) -> str:
+        """Sorted set: waiting tasks of one shape of request, by deadline."""
+        return f"{self.prefix}waiting:shape:{shape}"
+
+    @property
+    def fleet(self) -> str:
+        """Sorted set: node names by the fleet version of their last change."""
+        return f"{self.prefix}fleet"
+
+    @property
+    def waiting(self) -> str:
+        """Sorted set: tasks that wait for capacity, by deadline."""
+        return f"{self.prefix}waiting"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: tasks that wait for their ETA, by the ETA."""
+        return f"{self.prefix}delayed"
+
+    @property
+    def unsettled(self) -> str:
+        """Sorted set: tasks that ended without a worker and whose result is not stored yet."""
+        return f"{self.prefix}unsettled"
+
+    @property
+    def counters(self) -> str:
+        """Hash: totals since the deployment began, by name."""
+        return f"{self.prefix}counters"
+
+    @property
+    def tau(self) -> str:
+        """Hash: task type -> expected runtime, seconds."""
+        return f"{self.prefix}tau"
+
+    @property
+    def parameters(self) -> str:
+        """Hash: `json` and `version` of the parameters in force."""
+        return f"{self.prefix}parameters"
+
+    @property
+    def events(self) -> str:
+        """Stream: one entry for each state change."""
+        return f"{self.prefix}events"
+
+    @property
+    def dead_letters(self) -> str:
+        """List: frames that no node could read."""
+        return f"{self.prefix}dead-letters"
+
+
+#: Keys (after the prefix, `*` allowed) that have no TTL, each with the rule that bounds it.
+PERMANENT_KEYS: dict[str, str] = {
+    "task:*": "unfinished tasks only; finish sets a TTL; bounded by limits.max_in_flight",
+    "message:*": "unfinished or unsettled tasks only",
+    "next:*": "a running task's retry; promoted or deleted when the attempt ends",
+    "node:*": "one entry a node; the sweep forgets nodes that are gone",
+    "fleet": "one member a node",
+    "fleet:version": "a counter",
+    "heartbeats": "one member a node",
+    "live": "a counter",
+    "waiting": "unfinished tasks",
+    "waiting:shapes": "shapes of waiting tasks",
+    "waiting:shape:*": "unfinished tasks of one shape",
+    "waiting:request:*": "one a waiting shape; deleted with its last task",
+    "delayed": "unfinished tasks",
+    "expiring": "unfinished tasks with an expiry",
+    "unsettled": "ended tasks whose result is about to be stored",
+    "counters": "a fixed set of names",
+    "tau": "one field a task type and family",
+    "parameters": "one value",
+    "schema": "one value",
+    "sweep": "one value",
+    "events": "trimmed to limits.events_maxlen",
+    "dead-letters": "trimmed to a fixed length",
+}

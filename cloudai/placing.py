@@ -1,0 +1,75 @@
+"""Deciding where tasks go, in any process: at submission, and for waiting tasks when capacity is released."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from cloudai.fleet_view import MAX_AGE_S, FleetView
+from cloudai.scheduling.deadlines import sla_seconds
+from cloudai.scheduling.decision import Decision, Outcome
+from cloudai.scheduling.errors import InvalidRequest, Unplaceable
+from cloudai.scheduling.pipeline import Placer
+from cloudai.scheduling.requests import TaskRequest
+from cloudai.scheduling.scheduler import Context
+from cloudai.settings import Settings
+from cloudai.state.ledger import Ledger
+from cloudai.submission import RequestHeader
+
+logger = logging.getLogger(__name__)
+
+
+class Placing:
+    """The placement pipeline over this process's view of the fleet."""
+
+    def __init__(self, view: FleetView, ledger: Ledger, settings: Settings) -> None:
+        self._view = view
+        self._ledger = ledger
+        self._settings = settings
+        self.placer = Placer.from_settings(settings.scheduling)
+
+    def decide(self, task_id: str, request: TaskRequest, *, deadline: float | None) -> Decision:
+        """Decide for one task over the view as it is. `deadline` in epoch seconds; None: k * tau from now."""
+        view = self._view
+        tau = self._tau(request)
+        now = view.now()
+        slack = self._sla(request, tau) if deadline is None else deadline - now
+        context = Context(snapshot=view.snapshot, parameters=view.parameters, tau=tau, slack_s=slack, now=now)
+        return self.placer.decide(task_id, request, context)
+
+    def decide_into(self, header: RequestHeader) -> None:
+        """Decide for a submission and write candidates, decision record and predictions into its header."""
+        request = header.request
+        view = self._view
+        with view.lock:
+            view.refresh(MAX_AGE_S)
+            self._check_target(request)
+            decision = self.decide(header.task_id, request, deadline=header.deadline)
+        if decision.outcome is Outcome.NEVER and request.unplaceable == "reject":
+            raise Unplaceable(decision.why_never)
+        header["cand"] = decision.candidate_features()
+        header["rec"] = decision.to_record()
+        header["tau"] = decision.tau
+        header["sla"] = self._sla(request, decision.tau)
+        header["pred"] = decision.predicted_s
+        header["par"] = decision.parameters_version
+
+    def _tau(self, request: TaskRequest) -> float:
+        return self._view.tau[str(request.task_type)]
+
+    def _sla(self, request: TaskRequest, tau: float) -> float:
+        scheduling = self._settings.scheduling
+        k = request.sla_multiplier
+        if k is None:
+            k = scheduling.sla_multiplier_by_type.get(str(request.task_type), scheduling.sla_multiplier)
+        return sla_seconds(k, tau)
+
+    def _check_target(self, request: TaskRequest) -> None:
+        target = request.target_worker_id
+        if target is None or target in self._view.snapshot.index:
+            return
+        self._view.refresh()
+        if target not in self._view.snapshot.index:
+            known: Sequence[str] = sorted(self._view.snapshot.index)
+            shown = ", ".join(known[:20]) or "none is registered"
+            raise InvalidRequest("target_worker_id", target, f"the name of a registered node: {shown}")

@@ -1,0 +1,241 @@
+"""The fleet in Redis: who is there, what each node can hold, what is free, and what its telemetry says.
+
+Fields of a node (hash `node:<name>`): incarnation, state (up, draining, stale, lost, down), heartbeat and registered (epoch
+seconds of the server), timeout and lease (seconds), held_for, labels (JSON), pressure, usage (JSON), the capacities
+(`*_capacity`) and what is free: cpu (1/1000 core), memory and storage (KiB), slots, gpu (free share of each device in
+thousandths, comma separated), and what is shown of it (pool, runner, version, host).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from redis import Redis
+
+from cloudai.names import Keys
+from cloudai.scheduling.nodes import NodeState
+from cloudai.state.ledger import Row
+from cloudai.state.scripts import Scripts
+
+#: Node states.
+UP = "up"
+DRAINING = "draining"
+STALE = "stale"
+NODE_LOST = "lost"
+DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapacity:
+    """What a node announces when it registers."""
+
+    #: 1/1000 core.
+    cpu_milli: int
+    memory_kib: int
+    #: GPU devices.
+    gpus: int
+    storage_kib: int
+    #: Tasks at once: the size of its pool.
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Answer to a node that wants to join."""
+
+    accepted: bool
+    #: Incarnation that holds the name, where it was refused.
+    holder: str
+    #: Seconds since that one's last heartbeat.
+    holder_silent_s: float
+    #: Tasks of the last incarnation that are placed on this one again.
+    adopted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Answer to a heartbeat."""
+
+    #: ok | returned (it was judged silent: check what is still ours) | superseded | unknown | down
+    status: str
+    #: Server time, epoch seconds.
+    now: float
+    #: Tasks that wait for capacity.
+    waiting: int
+    #: The node's state as others see it.
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What a scheduling process must know, read in one step."""
+
+    now: float
+    changes: Sequence[Row]
+    #: Seconds by task type (and `family:<name>`).
+    tau: dict[str, float]
+    parameters_version: int
+    #: JSON of the parameters, "" when the caller has them already.
+    parameters: str
+
+
+class Fleet:
+    """Typed access to the scripts of the fleet."""
+
+    def __init__(self, client: Redis, keys: Keys, scripts: Scripts) -> None:
+        self.client = client
+        self.keys = keys
+        self._scripts = scripts
+
+    def register(
+        self,
+        name: str,
+        incarnation: str,
+        capacity: NodeCapacity,
+        *,
+        labels: Mapping[str, str],
+        timeout_s: float,
+        lease_s: float,
+        pressure: float,
+        max_attempts: int,
+        finished_ttl_s: int,
+        shown: Mapping[str, str],
+    ) -> Registration:
+        """Join the fleet as a new incarnation. Refused while another live incarnation holds the name.
+
+        What the last incarnation held is placed here again (running tasks with the next attempt) where it still fits.
+        """
+        args: list[str | int | float] = [
+            name, incarnation, capacity.cpu_milli, capacity.memory_kib, capacity.gpus, capacity.storage_kib,
+            capacity.slots, json.dumps(dict(labels), sort_keys=True), timeout_s, lease_s, pressure, max_attempts,
+            finished_ttl_s,
+        ]  # fmt: skip
+        for pair in shown.items():
+            args += pair
+        reply = self._scripts.register.run(self.client, self.keys.prefix, *args)
+        if reply[0] == b"refused":
+            return Registration(False, reply[1].decode(), float(reply[2]), ())
+        return Registration(True, incarnation, 0.0, tuple(task_id.decode() for task_id in reply[1]))
+
+    def heartbeat(
+        self, name: str, incarnation: str, *, pressure: float, usage: Mapping[str, float], publish_after_s: float
+    ) -> Beat:
+        """Tell that the node lives, with its telemetry. `publish_after_s`: repeat an unchanged row after so long."""
+        reply = self._scripts.heartbeat.run(
+            self.client, self.keys.prefix, name, incarnation, pressure, json.dumps(usage), publish_after_s
+        )
+        state = reply[3].decode() if len(reply) > 3 else ""
+        return Beat(reply[0].decode(), float(reply[1]), int(reply[2]), state)
+
+    def drain(self, name: str) -> str:
+        """Let the node finish what runs and take nothing new; returns its state, or `unknown`."""
+        return self._set_state(name, DRAINING, "")
+
+    def undrain(self, name: str) -> str:
+        """Take a draining node back into service; returns its state, or `unknown`."""
+        return self._set_state(name, UP, "")
+
+    def sign_off(self, name: str, incarnation: str) -> str:
+        """The node leaves in good order; what was placed on it and not claimed waits again."""
+        return self._set_state(name, DOWN, incarnation)
+
+    def _set_state(self, name: str, state: str, incarnation: str) -> str:
+        reply: bytes = self._scripts.set_node_state.run(self.client, self.keys.prefix, name, state, incarnation)
+        return reply.decode()
+
+    def ring(self, name: str, after_s: float) -> list[str]:
+        """Ring again for tasks placed on the node more than `after_s` ago whose doorbell is gone; returns their ids."""
+        return [i.decode() for i in self._scripts.ring.run(self.client, self.keys.prefix, name, after_s)]
+
+    def refresh(self, since: int, rows: int, parameters_version: int) -> Refresh:
+        """The fleet's changes since a version, tau, and the parameters when they are newer: one round trip."""
+        now, changes, tau, version, text = self._scripts.refresh.run(
+            self.client, self.keys.prefix, since, rows, parameters_version
+        )
+        pairs = zip(tau[::2], tau[1::2], strict=True)
+        return Refresh(
+            now=float(now),
+            changes=changes,
+            tau={k.decode(): float(v) for k, v in pairs if not k.startswith(b"samples:")},
+            parameters_version=int(version),
+            parameters=text.decode(),
+        )
+
+    def names(self) -> list[str]:
+        """Names of all nodes that are known, gone ones included."""
+        return sorted(name.decode() for name in self.client.zrange(self.keys.fleet, 0, -1))
+
+    def entry(self, name: str) -> dict[str, str]:
+        """All fields of a node; empty when it is unknown."""
+        return {k.decode(): v.decode() for k, v in self.client.hgetall(self.keys.node(name)).items()}
+
+    def fixed(self, names: Iterable[str]) -> dict[str, FixedFields]:
+        """What does not change while an incarnation lives, for nodes that a snapshot does not know yet."""
+        wanted = list(names)
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in wanted:
+                pipe.hmget(self.keys.node(name), *_FIXED)
+            found = pipe.execute()
+        return {
+            name: FixedFields(
+                incarnation=row[0],
+                cpu_milli=int(row[1]),
+                memory_kib=int(row[2]),
+                gpus=int(row[3]),
+                storage_kib=int(row[4]),
+                slots=int(row[5]),
+                labels=json.loads(row[6]),
+            )
+            for name, row in zip(wanted, found, strict=True)
+            if row[0] is not None
+        }
+
+
+_FIXED = (
+    "incarnation",
+    "cpu_capacity",
+    "memory_capacity",
+    "gpu_capacity",
+    "storage_capacity",
+    "slots_capacity",
+    "labels",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedFields:
+    """A node's capacity and labels: they hold for one incarnation."""
+
+    incarnation: bytes
+    cpu_milli: int
+    memory_kib: int
+    gpus: int
+    storage_kib: int
+    slots: int
+    labels: dict[str, str]
+
+
+def read_row(row: Row, fixed: FixedFields) -> NodeState:
+    """One changed row of the fleet as the value that scheduling works on."""
+    name, version, _, state, heartbeat, held_for, cpu, memory, storage, slots, gpu, pressure = row
+    return NodeState(
+        name=name.decode(),
+        labels=fixed.labels,
+        cpu_capacity=fixed.cpu_milli,
+        memory_capacity=fixed.memory_kib,
+        gpu_capacity=fixed.gpus,
+        storage_capacity=fixed.storage_kib,
+        slots_capacity=fixed.slots,
+        cpu_available=int(cpu),
+        memory_available=int(memory),
+        storage_available=int(storage),
+        slots_available=int(slots),
+        gpu_free=tuple(map(int, gpu.split(b","))) if gpu else (),
+        pressure=float(pressure),
+        heartbeat=float(heartbeat),
+        accepting=state == b"up",
+        held_for=held_for.decode() if held_for else "",
+        version=int(version),
+    )

@@ -1,0 +1,359 @@
+"""The ledger: the truth about every task, in Redis. The broker's lists are doorbells.
+
+    submitted --place--> placed --claim--> running --finish--> succeeded | failed | cancelled | timed_out | expired | lost
+        \\                  ^  \\               \\
+         \\--park--> waiting    \\--node lost----\\--> waiting again, attempt + 1
+
+Fields of an entry (hash `task:<id>`): state, node, attempt (fencing token, one for each placement), devices (GPU indices),
+cpu / memory / gpu / storage (1/1000 core, KiB, 1/1000 device, KiB), type, shape, request (JSON), name, arrival, deadline,
+submitted, placed, claimed, since, finished (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold,
+features, tau, predicted, parameters, family, user, reason, sla_success, runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from cloudai.names import Keys
+from cloudai.state.scripts import Scripts
+
+#: A changed row of the fleet as the scripts return it: name, version, then the fields of state/fleet.py, ROW.
+Row = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One message on its way into the ledger."""
+
+    task_id: str
+    #: Same for every delivery of this message; another one for each publication (retry, replace).
+    nonce: str
+    #: 1/1000 core.
+    cpu_milli: int
+    memory_kib: int
+    #: 1/1000 device.
+    gpu_milli: int
+    storage_kib: int
+    #: What matters for placement, as one short string; waiting tasks are grouped by it.
+    shape: str
+    task_type: str
+    #: k * tau, seconds: what the deadline is from arrival, unless it is given.
+    sla_s: float
+    #: Epoch seconds; None: arrival + sla_s.
+    deadline: float | None
+    #: Epoch seconds before which the task must not start; 0: at once.
+    eta: float
+    #: Epoch seconds after which it must not start; 0: never.
+    expires: float
+    #: Celery's priority, 0 first; orders tasks whose deadline falls in the same second.
+    priority: int
+    #: Celery name of the task.
+    name: str
+    retries: int
+    #: The request as JSON, to score a waiting task again.
+    request: str
+    #: The whole Celery message, JSON.
+    message: str
+    #: Record of the decision, "" where none was made.
+    decision: str
+    #: Kept with the entry: pairs of field name and value.
+    extra: tuple[tuple[str, str | int | float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What became of a submission."""
+
+    #: placed | waiting | delayed | next | duplicate | busy | revoked | full
+    status: str
+    node: str
+    attempt: int
+    #: Server time, epoch seconds.
+    now: float
+    #: What changed in the fleet since the caller's version.
+    changes: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that a node has taken."""
+
+    task_id: str
+    message: bytes
+    attempt: int
+    #: Indices of the GPU devices reserved for it.
+    devices: tuple[int, ...]
+    #: Arrival to claim, seconds.
+    waiting_s: float
+    deadline: float
+    cpu_milli: int
+    memory_kib: int
+    gpu_milli: int
+    storage_kib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What became of a report that an attempt has ended."""
+
+    #: finished | next (a retry follows) | waiting (requeued) | unsettled | stale (an older attempt: nothing changed)
+    status: str
+    #: Tasks that wait for capacity now.
+    waiting: int
+    task_type: str
+    #: Seconds; None where tau did not change.
+    tau_old: float | None
+    tau_new: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTask:
+    """One task of the waiting set."""
+
+    task_id: str
+    deadline: float
+    #: Epoch seconds since when it waits.
+    since: float
+    priority: int
+    #: Node kept for it, "" if none.
+    hold: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingShape:
+    """The most urgent waiting tasks of one shape of request."""
+
+    shape: str
+    request: str
+    tasks: tuple[WaitingTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingSet:
+    """A bounded view of the waiting set."""
+
+    now: float
+    #: Tasks that wait in all.
+    total: int
+    shapes: tuple[WaitingShape, ...]
+    changes: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Where a waiting task should go: candidates with their features, best first."""
+
+    task_id: str
+    decision: str
+    candidates: tuple[tuple[str, str], ...]
+
+
+class Ledger:
+    """Typed access to the scripts of the ledger."""
+
+    def __init__(
+        self, client: Redis, keys: Keys, scripts: Scripts, *, max_live: int, finished_ttl_s: int, decision_ttl_s: int
+    ) -> None:
+        self.client = client
+        self.keys = keys
+        self.scripts = scripts
+        self._max_live = max_live
+        self._finished_ttl_s = finished_ttl_s
+        self._decision_ttl_s = decision_ttl_s
+
+    def place_args(
+        self, submission: Submission, candidates: Sequence[tuple[str, str]], since: int
+    ) -> list[str | int | float]:
+        """Arguments of the place script, for a caller that buffers several in one pipeline."""
+        s = submission
+        args: list[str | int | float] = [
+            s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
+            "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries, s.request,
+            s.message, s.decision, self._decision_ttl_s, since, self._max_live, 2 * len(s.extra),
+        ]  # fmt: skip
+        for pair in s.extra:
+            args += pair
+        for candidate in candidates:
+            args += candidate
+        return args
+
+    def place(
+        self,
+        submission: Submission,
+        candidates: Sequence[tuple[str, str]],
+        since: int,
+        client: Redis | None = None,
+    ) -> Placement:
+        """Reserve the first candidate that still fits and ring its node, or let the task wait.
+
+        Idempotent on the nonce. A task that is running keeps the message as its next one. Nothing is written for the
+        statuses duplicate, busy, revoked and full. `since` is the caller's fleet version.
+        """
+        reply = self.scripts.place.run(
+            client or self.client, self.keys.prefix, *self.place_args(submission, candidates, since)
+        )
+        return read_placement(reply)
+
+    def waiting(self, since: int, *, rows: int = 1000, shapes: int = 32, each: int = 16) -> WaitingSet:
+        """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes."""
+        now, total, found, changes = self.scripts.waiting.run(
+            self.client, self.keys.prefix, since, rows, shapes, each
+        )
+        return WaitingSet(
+            now=float(now),
+            total=int(total),
+            shapes=tuple(
+                WaitingShape(
+                    shape=shape.decode(),
+                    request=request.decode(),
+                    tasks=tuple(
+                        WaitingTask(t[0].decode(), float(t[1]), float(t[2]), int(t[3]), t[4].decode()) for t in tasks
+                    ),
+                )
+                for shape, request, tasks in found
+            ),
+            changes=changes,
+        )
+
+    def place_waiting(
+        self, proposals: Iterable[Proposal], since: int, rows: int = 1000
+    ) -> tuple[float, list[str], Sequence[Row]]:
+        """Place waiting tasks, each on its first candidate that still fits.
+
+        Returns the server time, for each proposal the node, "" (nothing fitted) or "gone" (it waits no longer), and
+        the fleet's changes.
+        """
+        args: list[str | int] = [since, rows, self._decision_ttl_s]
+        for proposal in proposals:
+            args += (proposal.task_id, proposal.decision, len(proposal.candidates))
+            for candidate in proposal.candidates:
+                args += candidate
+        now, results, changes = self.scripts.place_waiting.run(self.client, self.keys.prefix, *args)
+        return float(now), [node.decode() for node in results], changes
+
+    def hold(self, task_id: str, node: str) -> bool:
+        """Keep a node for a waiting task: nothing else is placed there until the task is. False: not possible now."""
+        return bool(self.scripts.hold.run(self.client, self.keys.prefix, task_id, node))
+
+    def claim(self, task_id: str, node: str, incarnation: str, client: Redis | None = None) -> Claim | None:
+        """Take a placed task. None: it is not placed on this incarnation of the node (cancelled, moved, taken already)."""
+        reply = self.scripts.claim.run(client or self.client, self.keys.prefix, task_id, node, incarnation)
+        if reply is None:
+            return None
+        message, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = reply
+        return Claim(
+            task_id=task_id,
+            message=message or b"",
+            attempt=int(attempt),
+            devices=tuple(int(d) for d in devices.split(b",") if d),
+            waiting_s=max(0.0, float(waiting)),
+            deadline=float(deadline),
+            cpu_milli=int(cpu),
+            memory_kib=int(memory),
+            gpu_milli=int(gpu),
+            storage_kib=int(storage),
+        )
+
+    def finish(
+        self,
+        task_id: str,
+        attempt: int,
+        outcome: str,
+        *,
+        runtime_s: float | None,
+        learning_rate: float,
+        reason: str = "",
+        started: float = 0.0,
+        usage: Mapping[str, str | float | int] | None = None,
+    ) -> Finish:
+        """End an attempt: release its reservation, learn tau (spec section 2), set sla_success (section 3), append one event.
+
+        `outcome` is a final state, or `retried` (a next message must exist) or `requeued`. Any attempt but the one
+        that runs changes nothing and is answered `stale`. `runtime_s` None: nothing to learn from.
+        """
+        pairs: list[str | float | int] = []
+        for name, value in (usage or {}).items():
+            pairs += (name, value)
+        reply = self.scripts.finish.run(
+            self.client, self.keys.prefix, task_id, attempt, outcome, -1 if runtime_s is None else runtime_s,
+            learning_rate, self._finished_ttl_s, reason[:500], started, *pairs,
+        )  # fmt: skip
+        if len(reply) == 2:
+            return Finish(reply[0].decode(), int(reply[1]), "", None, None)
+        status, waiting, task_type, old, new = reply
+        return Finish(
+            status=status.decode(),
+            waiting=int(waiting),
+            task_type=task_type.decode(),
+            tau_old=float(old) if old else None,
+            tau_new=float(new) if new else None,
+        )
+
+    def unclaim(self, task_id: str, attempt: int) -> bool:
+        """Give a claim back; the task waits again. False: this attempt does not run (any more)."""
+        return bool(self.scripts.unclaim.run(self.client, self.keys.prefix, task_id, attempt))
+
+    def cancel(self, task_id: str, reason: str = "cancelled") -> tuple[str, str]:
+        """Cancel a task; returns its state (or `unknown`) and its node.
+
+        A waiting or placed task is `cancelled` at once and becomes unsettled. A running one is only marked: it is not
+        placed again whatever happens, and whoever runs it must be told to stop. Ended tasks do not change.
+        """
+        state, node = self.scripts.cancel.run(self.client, self.keys.prefix, task_id, self._finished_ttl_s, reason)
+        return state.decode(), node.decode()
+
+    def settled(self, task_id: str) -> bool:
+        """The result of a task that ended without a worker is stored; forget its message. False: done already."""
+        return bool(self.scripts.settled.run(self.client, self.keys.prefix, task_id, self._finished_ttl_s))
+
+    # Reading: single commands, no script needed.
+
+    def entry(self, task_id: str) -> dict[str, str]:
+        """All fields of the ledger entry; empty when the task is unknown (never submitted, or ended long ago)."""
+        return {k.decode(): v.decode() for k, v in self.client.hgetall(self.keys.task(task_id)).items()}
+
+    def is_current(self, task_id: str, attempt: int) -> bool:
+        """Whether this attempt is the one that the ledger lets run: the fence around side effects and results."""
+        state, current = self.client.hmget(self.keys.task(task_id), "state", "attempt")
+        return state == b"running" and current is not None and int(current) == attempt
+
+    def message(self, task_id: str) -> bytes | None:
+        """The Celery message of an unfinished or unsettled task."""
+        value: Any = self.client.get(self.keys.message(task_id))
+        return value if value is None else bytes(value)
+
+    def decision(self, task_id: str) -> str | None:
+        """The decision record of a task, while it is kept."""
+        value: Any = self.client.get(self.keys.decision(task_id))
+        return value if value is None else bytes(value).decode()
+
+    def waiting_ids(self, limit: int) -> list[tuple[str, float]]:
+        """Ids of waiting tasks with their urgency (deadline), most urgent first, ETA tasks last."""
+        found = self.client.zrange(self.keys.waiting, 0, limit - 1, withscores=True)
+        found += self.client.zrange(self.keys.delayed, 0, limit - 1, withscores=True)
+        return [(task_id.decode(), float(score)) for task_id, score in found[:limit]]
+
+    def totals(self) -> dict[str, int]:
+        """Counters since the deployment began, and what is in flight, waiting and delayed now."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self.keys.counters)
+            pipe.get(self.keys.prefix + "live")
+            pipe.zcard(self.keys.waiting)
+            pipe.zcard(self.keys.delayed)
+            pipe.llen(self.keys.dead_letters)
+            counters, live, waiting, delayed, dead = pipe.execute()
+        totals = {k.decode(): int(v) for k, v in counters.items()}
+        totals.update(live=int(live or 0), waiting=int(waiting), delayed=int(delayed), dead_letters=int(dead))
+        return totals
+
+
+def read_placement(reply: Sequence[Any]) -> Placement:
+    """The answer of the place script, for a caller that ran it in a pipeline."""
+    status, node, attempt, now, changes = reply
+    return Placement(
+        status=status.decode(), node=node.decode(), attempt=int(attempt), now=float(now), changes=changes
+    )

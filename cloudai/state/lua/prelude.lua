@@ -1,0 +1,234 @@
+-- What every script shares: the names of the keys (as in cloudai/names.py), the clock, and the moves of the ledger.
+-- KEYS[1] is the deployment's prefix with its hash tag; every other key is built from it.
+-- Amounts are integers (1/1000 core, KiB, 1/1000 GPU device), so that sums are exact.
+local P = KEYS[1]
+local EVENTS_MAXLEN = @EVENTS_MAXLEN@ -- written in by scripts.py from limits.events_maxlen
+local TIME = redis.call('TIME')
+local now = tonumber(TIME[1]) + tonumber(TIME[2]) / 1e6
+
+local function task_key(id) return P .. 'task:' .. id end
+local function node_key(name) return P .. 'node:' .. name end
+local function count(name) redis.call('HINCRBY', P .. 'counters', name, 1) end
+local function seconds(x) return string.format('%.6f', x) end
+
+-- One event for each state change; MAXLEN is approximate, the recorder trims behind itself.
+local function event(kind, id, ...)
+  redis.call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAXLEN, '*', 'event', kind, 'id', id, 'at', seconds(now), ...)
+end
+
+-- The node's row has changed: give it the fleet's next version, so that snapshots can ask for what is new.
+local function touch(name)
+  local version = redis.call('INCR', P .. 'fleet:version')
+  redis.call('ZADD', P .. 'fleet', version, name)
+end
+
+local function split(list)
+  local out = {}
+  for item in string.gmatch(list or '', '[^,]+') do out[#out + 1] = tonumber(item) end
+  return out
+end
+
+-- GPU devices: `free` is the free share of each device, in thousandths.
+-- Returns the new shares and the indices taken, or nil. Whole devices must be wholly free; a fraction goes
+-- to the fullest device that still has room for it, so that whole devices stay whole.
+local function take_gpus(free, need)
+  local shares, taken = split(free), {}
+  if need >= 1000 then
+    local left = need / 1000
+    for i = 1, #shares do
+      if left > 0 and shares[i] == 1000 then shares[i] = 0; taken[#taken + 1] = i - 1; left = left - 1 end
+    end
+    if left > 0 then return nil end
+  else
+    local best
+    for i = 1, #shares do
+      if shares[i] >= need and (not best or shares[i] < shares[best]) then best = i end
+    end
+    if not best then return nil end
+    shares[best] = shares[best] - need
+    taken[1] = best - 1
+  end
+  return table.concat(shares, ','), table.concat(taken, ',')
+end
+
+local function return_gpus(free, need, taken)
+  local shares, share = split(free), need
+  if need >= 1000 then share = 1000 end
+  for _, device in ipairs(split(taken)) do
+    if shares[device + 1] then shares[device + 1] = shares[device + 1] + share end
+  end
+  return table.concat(shares, ',')
+end
+
+-- Reserve the need {cpu, memory, gpu, storage} of a task on a node. Returns the GPU devices taken, or nil and why not.
+local function reserve(id, need, name)
+  local key = node_key(name)
+  local v = redis.call('HMGET', key, 'state', 'heartbeat', 'timeout', 'held_for',
+                       'cpu', 'memory', 'storage', 'slots', 'gpu')
+  if v[1] ~= 'up' then return nil, 'not_accepting' end
+  if now - tonumber(v[2]) > tonumber(v[3]) then return nil, 'stale' end
+  if v[4] and v[4] ~= '' and v[4] ~= id then return nil, 'held' end
+  local cpu, memory, storage, slots = v[5] - need[1], v[6] - need[2], v[7] - need[4], v[8] - 1
+  if cpu < 0 then return nil, 'cpu' end
+  if memory < 0 then return nil, 'memory' end
+  if storage < 0 then return nil, 'storage' end
+  if slots < 0 then return nil, 'slots' end
+  local devices = ''
+  if need[3] > 0 then
+    local shares, taken = take_gpus(v[9], need[3])
+    if not shares then return nil, 'gpu' end
+    devices = taken
+    redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots, 'gpu', shares)
+  else
+    redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots)
+  end
+  touch(name)
+  return devices
+end
+
+-- Give back what `reserve` took. Idempotent: the node's set of tasks says whether it was taken at all.
+local function release(id, name, need, devices)
+  if redis.call('SREM', node_key(name) .. ':tasks', id) == 0 then return false end
+  local key = node_key(name)
+  if redis.call('EXISTS', key) == 0 then return false end
+  redis.call('HINCRBY', key, 'cpu', need[1])
+  redis.call('HINCRBY', key, 'memory', need[2])
+  redis.call('HINCRBY', key, 'storage', need[4])
+  redis.call('HINCRBY', key, 'slots', 1)
+  if need[3] > 0 then
+    redis.call('HSET', key, 'gpu', return_gpus(redis.call('HGET', key, 'gpu'), need[3], devices))
+  end
+  touch(name)
+  return true
+end
+
+local function need_of(id)
+  local v = redis.call('HMGET', task_key(id), 'cpu', 'memory', 'gpu', 'storage')
+  return {tonumber(v[1]), tonumber(v[2]), tonumber(v[3]), tonumber(v[4])}
+end
+
+-- A node that was kept for a starving task is kept no longer.
+local function drop_hold(id)
+  local held = redis.call('HGET', task_key(id), 'hold')
+  if held and held ~= '' then
+    if redis.call('HGET', node_key(held), 'held_for') == id then
+      redis.call('HSET', node_key(held), 'held_for', '')
+      touch(held)
+    end
+    redis.call('HDEL', task_key(id), 'hold')
+  end
+end
+
+-- Reserve on the first candidate that still fits. `candidates` is a list of {name, features}; returns its name or nil.
+local function try_place(id, need, candidates, attempt)
+  for _, candidate in ipairs(candidates) do
+    local name = candidate[1]
+    local devices = reserve(id, need, name)
+    if devices then
+      redis.call('HSET', task_key(id), 'state', 'placed', 'node', name, 'attempt', attempt,
+                 'devices', devices, 'placed', seconds(now), 'features', candidate[2])
+      redis.call('SADD', node_key(name) .. ':tasks', id)
+      redis.call('LPUSH', name .. '.dq2', id)
+      event('placed', id, 'node', name, 'attempt', attempt, 'features', candidate[2])
+      return name
+    end
+  end
+  return nil
+end
+
+-- The waiting set: by deadline over all, and by deadline within each shape of request. A deadline counts in whole
+-- seconds, priority (0 first, as in Celery's Redis transport) orders tasks of the same second.
+local function urgency(deadline, priority)
+  local whole = math.floor(deadline)
+  return whole + priority / 10 + (deadline - whole) / 10
+end
+
+local function park(id)
+  local v = redis.call('HMGET', task_key(id), 'shape', 'deadline', 'priority', 'request')
+  local score = urgency(tonumber(v[2]), tonumber(v[3] or 0))
+  local shape_key = P .. 'waiting:shape:' .. v[1]
+  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', seconds(now))
+  redis.call('ZADD', P .. 'waiting', score, id)
+  redis.call('ZADD', shape_key, score, id)
+  redis.call('SET', P .. 'waiting:request:' .. v[1], v[4])
+  local head = redis.call('ZRANGE', shape_key, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', P .. 'waiting:shapes', head[2], v[1])
+end
+
+local function delay(id, eta)
+  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', seconds(now))
+  redis.call('ZADD', P .. 'delayed', eta, id)
+end
+
+local function unpark(id)
+  redis.call('ZREM', P .. 'delayed', id)
+  if redis.call('ZREM', P .. 'waiting', id) == 0 then return end
+  local shape = redis.call('HGET', task_key(id), 'shape')
+  local shape_key = P .. 'waiting:shape:' .. shape
+  redis.call('ZREM', shape_key, id)
+  local head = redis.call('ZRANGE', shape_key, 0, 0, 'WITHSCORES')
+  if head[2] then redis.call('ZADD', P .. 'waiting:shapes', head[2], shape)
+  else
+    redis.call('ZREM', P .. 'waiting:shapes', shape)
+    redis.call('DEL', P .. 'waiting:request:' .. shape)
+  end
+end
+
+-- The task is over. The entry stays for a while, so that late reports and readers find it.
+local function close(id, state, reason, ttl)
+  local key = task_key(id)
+  redis.call('HSET', key, 'state', state, 'finished', seconds(now), 'reason', reason or '')
+  redis.call('DEL', P .. 'next:' .. id)
+  redis.call('ZREM', P .. 'expiring', id)
+  redis.call('DECR', P .. 'live')
+  redis.call('EXPIRE', key, ttl)
+  redis.call('EXPIRE', P .. 'decision:' .. id, ttl)
+end
+
+-- The task ended without a worker: somebody must still store its result (ledger.settled tells that it was done).
+local function close_unsettled(id, state, reason, ttl)
+  close(id, state, reason, ttl)
+  redis.call('PERSIST', task_key(id))
+  redis.call('ZADD', P .. 'unsettled', now, id)
+  local v = redis.call('HMGET', task_key(id), 'type', 'attempt', 'deadline', 'arrival')
+  event('finished', id, 'outcome', state, 'reason', reason or '', 'type', v[1], 'attempt', v[2] or '0',
+        'deadline', v[3], 'arrival', v[4], 'sla_success', '0')
+end
+
+-- Start the next message of a task (a retry, a replacement): it waits, and the dispatch that follows places it.
+local function promote(id)
+  local next_key = P .. 'next:' .. id
+  local entry = redis.call('HGETALL', next_key)
+  if #entry == 0 then return false end
+  local fields = {}
+  for i = 1, #entry, 2 do fields[entry[i]] = entry[i + 1] end
+  redis.call('SET', P .. 'message:' .. id, fields.message)
+  redis.call('HSET', task_key(id), 'nonce', fields.nonce, 'retries', fields.retries, 'node', '')
+  redis.call('DEL', next_key)
+  local eta = tonumber(fields.eta)
+  if eta > now then delay(id, eta) else park(id) end
+  event('waiting', id, 'reason', 'retry', 'retries', fields.retries)
+  return true
+end
+
+-- Take a placed or running task off its node and let it wait again.
+local function take_back(id, reason)
+  local v = redis.call('HMGET', task_key(id), 'node', 'devices')
+  release(id, v[1], need_of(id), v[2])
+  redis.call('LREM', v[1] .. '.dq2', 0, id)
+  redis.call('HSET', task_key(id), 'node', '')
+  park(id)
+  event('waiting', id, 'reason', reason, 'node', v[1])
+end
+
+-- What changed in the fleet since the caller's version: rows of (name, version, row...), oldest change first.
+local function changes(since, limit)
+  local rows = {}
+  local list = redis.call('ZRANGE', P .. 'fleet', '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+  for i = 1, #list, 2 do
+    local row = redis.call('HMGET', node_key(list[i]), 'incarnation', 'state', 'heartbeat', 'held_for', 'cpu',
+                           'memory', 'storage', 'slots', 'gpu', 'pressure')
+    rows[#rows + 1] = {list[i], list[i + 1], unpack(row)}
+  end
+  return rows
+end

@@ -1,0 +1,6 @@
+-- What a scheduling process must know: the fleet's changes, tau, and the parameters if they are newer.
+-- Contract: state/fleet.py, Fleet.refresh. ARGV: known fleet version, limit of rows, known parameters version.
+local parameters = redis.call('HMGET', P .. 'parameters', 'version', 'json')
+local json = ''
+if parameters[1] and parameters[1] ~= ARGV[3] then json = parameters[2] end
+return {seconds(now), changes(ARGV[1], tonumber(ARGV[2])), redis.call('HGETALL', P .. 'tau'), parameters[1] or '0', json}

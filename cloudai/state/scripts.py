@@ -1,0 +1,85 @@
+"""The Lua scripts: loaded from `lua/`, run by EVALSHA through any client.
+
+A script is one atomic step of the state. Each has exactly one typed function in this package, whose docstring is its
+contract; nothing else calls it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+_NAMES = (
+    "cancel",
+    "claim",
+    "finish",
+    "heartbeat",
+    "hold",
+    "place",
+    "place_waiting",
+    "publish_parameters",
+    "refresh",
+    "register",
+    "ring",
+    "set_node_state",
+    "set_tau",
+    "settled",
+    "sweep",
+    "unclaim",
+    "waiting",
+)
+
+#: How a message of Redis begins when it refuses a write because its memory is full.
+OUT_OF_MEMORY = "OOM"
+
+
+class Script:
+    """One script: its text, its digest, and how to run it."""
+
+    __slots__ = ("name", "sha", "source")
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.source = source
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: Redis, prefix: str, *args: Any) -> Any:
+        """Run on `client`; the server learns the script when it does not know it."""
+        try:
+            return client.execute_command("EVALSHA", self.sha, 1, prefix, *args)
+        except NoScriptError:
+            return client.execute_command("EVAL", self.source, 1, prefix, *args)
+
+
+class Scripts:
+    """All scripts of one deployment."""
+
+    def __init__(self, events_maxlen: int) -> None:
+        folder = resources.files(__package__) / "lua"
+        prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+        prelude = prelude.replace("@EVENTS_MAXLEN@", str(events_maxlen))
+        for name in _NAMES:
+            body = (folder / f"{name}.lua").read_text(encoding="utf-8")
+            setattr(self, name, Script(name, f"{prelude}\n{body}"))
+
+    cancel: Script
+    claim: Script
+    finish: Script
+    heartbeat: Script
+    hold: Script
+    place: Script
+    place_waiting: Script
+    publish_parameters: Script
+    refresh: Script
+    register: Script
+    ring: Script
+    set_node_state: Script
+    set_tau: Script
+    settled: Script
+    sweep: Script
+    unclaim: Script
+    waiting: Script

@@ -1,0 +1,140 @@
+"""What travels from the router to the ledger in the message's header, and how the transport reads it.
+
+The router fills the header while it decides; the transport takes out what only the placement needs and keeps the rest
+with the message: schema version, request, deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.json import dumps
+
+from cloudai.names import HEADER, SCHEMA_VERSION
+from cloudai.scheduling.errors import InvalidRequest
+from cloudai.scheduling.requests import TaskRequest
+from cloudai.state.ledger import Submission
+
+if TYPE_CHECKING:
+    from cloudai.deployment import Deployment
+
+#: Versions of the header that this release reads: its own and the one before.
+READABLE_VERSIONS = frozenset({SCHEMA_VERSION, SCHEMA_VERSION - 1})
+
+
+class RequestHeader(dict[str, Any]):
+    """The header of a submission on its way: JSON data, and beside it the request as a value for the router."""
+
+    def __init__(self, request: TaskRequest, task_id: str, *, deadline: float | None, delay_s: float | None) -> None:
+        super().__init__(v=SCHEMA_VERSION, req=request.to_header(), nonce=secrets.token_hex(8))
+        #: What the task asks for.
+        self.request = request
+        self.task_id = task_id
+        #: Explicit deadline, epoch seconds.
+        self.deadline = deadline
+        if deadline is not None:
+            self["deadline"] = deadline
+        if delay_s is not None:
+            self["delay"] = delay_s
+
+
+def read_header(header: Any) -> tuple[TaskRequest, float | None]:
+    """Request and deadline (epoch s) of a header that came with a message. InvalidRequest on anything else."""
+    if not isinstance(header, Mapping):
+        raise InvalidRequest(HEADER, header, "a mapping with the request")
+    version = header.get("v", SCHEMA_VERSION)
+    if version not in READABLE_VERSIONS:
+        raise InvalidRequest(
+            f"{HEADER}.v", version, f"one of {sorted(READABLE_VERSIONS)}: producer and node are too far apart in version"
+        )
+    deadline = header.get("deadline")
+    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float))):
+        raise InvalidRequest(f"{HEADER}.deadline", deadline, "epoch seconds")
+    request = header.get("req", {})
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"{HEADER}.req", request, "a mapping with the request")
+    return TaskRequest.from_header(request), deadline
+
+
+def read_submission(
+    message: Mapping[str, Any], deployment: Deployment
+) -> tuple[Submission, list[tuple[str, str]]]:
+    """The submission in a message, and its candidates (name, features), best first.
+
+    A message that no router of ours has seen is decided here. InvalidRequest on a header that cannot be read, or
+    arguments over the limit.
+    """
+    headers = message["headers"]
+    header = headers.get(HEADER)
+    task_id = headers["id"]
+    limit = deployment.settings.limits.max_arguments_kib * 1024
+    # The body is base64: four characters for three bytes.
+    size = len(message["body"]) * 3 // 4
+    if size > limit:
+        raise InvalidRequest(
+            "arguments", f"{size} bytes", f"at most {limit} bytes (limits.max_arguments_kib); pass large data by reference"
+        )
+    if isinstance(header, RequestHeader):
+        request, deadline = header.request, header.deadline
+    else:
+        request, deadline = read_header(header or {})
+        if not (isinstance(header, dict) and "cand" in header):
+            header = RequestHeader(request, task_id, deadline=deadline, delay_s=None)
+            deployment.placing.decide_into(header)
+    request_json = json.dumps(header["req"], separators=(",", ":"), sort_keys=True)
+    kept = {"v": SCHEMA_VERSION, "req": header["req"]}
+    stored = {**message, "headers": {**headers, HEADER: kept, "eta": None}}
+    resources = request.resources
+    extra: list[tuple[str, str | int | float]] = [("tau", header["tau"]), ("parameters", header["par"])]
+    if header["pred"] is not None:
+        extra.append(("predicted", header["pred"]))
+    if request.family:
+        extra.append(("family", request.family))
+    if request.user_id:
+        extra.append(("user", request.user_id))
+    submission = Submission(
+        task_id=task_id,
+        nonce=header["nonce"],
+        cpu_milli=resources.cpu_milli,
+        memory_kib=resources.memory_kib,
+        gpu_milli=resources.gpu_milli,
+        storage_kib=resources.storage_kib,
+        shape=request.shape,
+        task_type=str(request.task_type),
+        sla_s=header["sla"],
+        deadline=deadline,
+        eta=_eta(headers, header, deployment),
+        expires=_epoch(headers.get("expires")),
+        priority=_priority(message),
+        name=str(headers.get("task", "")),
+        retries=int(headers.get("retries") or 0),
+        request=request_json,
+        message=dumps(stored),
+        decision=header["rec"],
+        extra=tuple(extra),
+    )
+    return submission, header["cand"]
+
+
+def _eta(headers: Mapping[str, Any], header: Mapping[str, Any], deployment: Deployment) -> float:
+    """Epoch seconds of the server. A countdown counts from now there, whatever the producer's clock says."""
+    delay = header.get("delay")
+    if delay is not None:
+        return deployment.view.now() + max(0.0, float(delay)) if delay > 0 else 0.0
+    return _epoch(headers.get("eta"))
+
+
+def _epoch(iso: Any) -> float:
+    if not iso:
+        return 0.0
+    when = iso if isinstance(iso, datetime) else datetime.fromisoformat(str(iso))
+    return when.timestamp()
+
+
+def _priority(message: Mapping[str, Any]) -> int:
+    priority = (message.get("properties") or {}).get("priority")
+    return min(9, max(0, int(priority))) if isinstance(priority, int) else 0

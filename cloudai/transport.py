@@ -1,0 +1,285 @@
+"""The broker side: a kombu Redis transport whose `put` places a task and whose `get` claims one.
+
+The ledger in Redis is the truth; a node's list holds only task ids, doorbells. All touch points with kombu's internals
+(`_put`, `_brpop_read`, the QoS class: tested with kombu 5.7) are in this module.
+
+    put to cloudai.place   one Lua call: reserve on a candidate, keep the message, ring the node; or let it wait
+    BRPOP of a node        yields an id; one Lua call claims it and returns the message
+    ack                    nothing: the ledger holds the message until finish
+    restore at shutdown    unclaim, for what has not started
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import kombu.transport
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+from redis import Redis
+
+from cloudai.deployment import Deployment, deployment_of
+from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
+from cloudai.scheduling.errors import CloudAIError
+from cloudai.state.ledger import Claim
+from cloudai.submission import read_submission
+
+logger = logging.getLogger(__name__)
+
+#: Transport option by which a channel finds its deployment.
+OPTION = "cloudai_deployment"
+#: Dead letters that are kept, newest first.
+DEAD_LETTERS_KEPT = 1000
+
+
+class NodeHooks:
+    """What the node process tells its channel; the defaults are those of a process that is no node."""
+
+    #: Incarnation under which tasks are claimed; "" claims nothing.
+    incarnation: str = ""
+
+    def claimed(self, claim: Claim) -> None:
+        """A task was claimed and is about to be delivered."""
+
+    def undecodable(self, claim: Claim, reason: str) -> None:
+        """A claimed message cannot be read: end the attempt, its caller waits for a result."""
+
+    def given_back(self, task_id: str, attempt: int) -> bool:
+        """The channel is closing and holds this task unacknowledged. True: it has not started, unclaim it."""
+        return False
+
+
+#: Set by the node process (cloudai_workers) before it consumes.
+hooks = NodeHooks()
+
+
+def set_hooks(new: NodeHooks) -> None:
+    """Make `new` the node of this process."""
+    global hooks
+    hooks = new
+
+
+def _is_ours(message: Any) -> bool:
+    return bool(message.delivery_info.get("routing_key") == PLACE_QUEUE)
+
+
+class _QoSMixin:
+    """Our messages have no unacked hash: nothing in Redis changes when they are delivered, acked or rejected."""
+
+    channel: Any
+    _delivered: Any
+    _dirty: Any
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        base = virtual.QoS if _is_ours(message) else super()
+        if base is virtual.QoS:
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)  # type: ignore[misc]
+
+    def ack(self, delivery_tag: str) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is not None and _is_ours(message):
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().ack(delivery_tag)  # type: ignore[misc]
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        message = self._delivered.get(delivery_tag)
+        if message is not None and _is_ours(message):
+            # The request's own callbacks end the attempt or give it back; there is nothing to restore here.
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().reject(delivery_tag, requeue)  # type: ignore[misc]
+
+    def restore_unacked(self, client: Redis | None = None) -> Any:
+        for tag, message in list(self._delivered.items()):
+            if _is_ours(message):
+                if tag not in self._dirty:
+                    self.channel.cloudai_give_back(message)
+                del self._delivered[tag]
+        return super().restore_unacked(client)  # type: ignore[misc]
+
+
+class _ChannelMixin:
+    """`_put` and `_brpop_read` of a Redis channel, for the place queue and for doorbells."""
+
+    connection: Any
+    client: Any
+    connection_errors: Any
+    sep: str
+    Message: Any
+    _create_client: Callable[[], Redis]
+    _cloudai_client: Redis | None = None
+    #: Set from the transport options (OPTION).
+    cloudai_deployment: str | None = None
+
+    @property
+    def deployment(self) -> Deployment | None:
+        return deployment_of(self.cloudai_deployment)
+
+    def _kept_client(self) -> Redis:
+        # kombu makes a client for each operation; that alone costs as much as the operation.
+        if self._cloudai_client is None:
+            self._cloudai_client = self._create_client()
+        return self._cloudai_client
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        deployment = self.deployment
+        if queue != PLACE_QUEUE or deployment is None:
+            super()._put(queue, message, **kwargs)  # type: ignore[misc]
+            return
+        submission, candidates = read_submission(message, deployment)
+        # Also inside kombu's publish batch: what became of a placement must be known before the next one.
+        deployment.submit(submission, candidates, self._kept_client())
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            try:
+                reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                # Disconnect, so that the next round reconnects.
+                self.client.connection.disconnect()
+                raise
+            if not reply:
+                raise Empty
+            dest, item = reply
+            queue = bytes_to_str(dest).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)  # type: ignore[attr-defined]
+            self._take(queue, item if isinstance(item, bytes) else item.encode())
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()  # type: ignore[attr-defined]
+
+    def _take(self, queue: str, frame: bytes) -> None:
+        """Handle one entry of a list; whatever it holds, the worker lives."""
+        deployment = self.deployment
+        if deployment is not None and not frame.lstrip().startswith(b"{"):
+            self._take_doorbell(deployment, queue, frame)
+            return
+        try:
+            payload = loads(bytes_to_str(frame))
+            self.Message(payload, channel=self)
+        except Exception as error:
+            self._bury(queue, frame, f"it is not a message: {error!r}")
+            return
+        if queue == PLACE_QUEUE and deployment is not None:
+            # A whole message from a producer on stock kombu, or another language.
+            try:
+                submission, candidates = read_submission(payload, deployment)
+                deployment.submit(submission, candidates, self._kept_client())
+            except (CloudAIError, ValueError, KeyError, TypeError, AttributeError) as error:
+                self._bury(queue, frame, f"it cannot be placed: {error}")
+            return
+        self.connection._deliver(payload, queue)
+
+    def _take_doorbell(self, deployment: Deployment, queue: str, frame: bytes) -> None:
+        try:
+            task_id = frame.decode()
+        except UnicodeDecodeError:
+            self._bury(queue, frame, "it is neither a message nor a task id")
+            return
+        node = queue_node(queue)
+        claim = deployment.ledger.claim(task_id, node, hooks.incarnation, self._kept_client())
+        if claim is None:
+            if not deployment.ledger.entry(task_id):
+                self._bury(queue, frame, "it is neither a message nor the id of a known task")
+            else:
+                logger.info("claim-refused task=%s node=%s: cancelled, moved or taken already", task_id, node)
+            return
+        hooks.claimed(claim)
+        try:
+            payload = loads(bytes_to_str(claim.message))
+            header = payload["headers"].setdefault(HEADER, {})
+            header.update(
+                v=SCHEMA_VERSION,
+                attempt=claim.attempt,
+                node=node,
+                devices=list(claim.devices),
+                waiting=round(claim.waiting_s, 6),
+                deadline=claim.deadline,
+                reserved=[claim.cpu_milli, claim.memory_kib, claim.gpu_milli, claim.storage_kib],
+            )
+            payload["headers"]["id"] = task_id
+            payload["properties"]["delivery_info"]["routing_key"] = PLACE_QUEUE
+            if not self.Message(payload, channel=self).body:
+                raise ValueError("its body is empty")
+        except Exception as error:
+            reason = f"its message cannot be read: {error!r}"
+            self._bury(queue, frame, reason)
+            hooks.undecodable(claim, reason)
+            return
+        self.connection._deliver(payload, queue)
+
+    def _bury(self, queue: str, frame: bytes, reason: str) -> None:
+        """Keep a frame that cannot be used where an operator finds it."""
+        deployment = self.deployment
+        logger.error("dead-letter queue=%s: %s. It starts with %r", queue, reason, frame[:80])
+        if deployment is None:
+            return
+        letter = json.dumps({"queue": queue, "reason": reason, "frame": frame[:65536].decode("utf-8", "replace")})
+        key = deployment.keys.dead_letters
+        with self._kept_client().pipeline(transaction=True) as pipe:
+            pipe.lpush(key, letter)
+            pipe.ltrim(key, 0, DEAD_LETTERS_KEPT - 1)
+            pipe.hincrby(deployment.keys.counters, "dead_letters_total", 1)
+            pipe.execute()
+
+    def cloudai_give_back(self, message: Any) -> None:
+        """The channel closes: unclaim what was delivered and has not started."""
+        deployment = self.deployment
+        header = message.headers.get(HEADER) or {}
+        task_id, attempt = message.headers.get("id"), header.get("attempt")
+        if deployment is None or task_id is None or attempt is None:
+            return
+        if hooks.given_back(task_id, attempt):
+            deployment.ledger.unclaim(task_id, attempt)
+
+
+class QoS(_QoSMixin, kombu_redis.QoS):  # type: ignore[misc]
+    """Quality of service of a channel."""
+
+
+class Channel(_ChannelMixin, kombu_redis.Channel):  # type: ignore[misc]
+    """A Redis channel that places and claims."""
+
+    QoS = QoS
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, OPTION)
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """kombu's Redis transport with our channel."""
+
+    Channel = Channel
+
+
+class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):  # type: ignore[misc]
+    """The same behind Redis Sentinel."""
+
+    QoS = QoS
+    from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, OPTION)
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):  # type: ignore[misc]
+    """kombu's Sentinel transport with our channel."""
+
+    Channel = SentinelChannel
+
+
+def register() -> None:
+    """Take kombu's own aliases, so that broker URLs stay as they are and Flower shows queue lengths.
+
+    A connection without our transport option behaves as with kombu's own transport.
+    """
+    kombu.transport.TRANSPORT_ALIASES.update(
+        redis="cloudai.transport:Transport",
+        rediss="cloudai.transport:Transport",
+        sentinel="cloudai.transport:SentinelTransport",
+    )

@@ -1,0 +1,111 @@
+"""The body of `run_container` on a node: from a claimed Celery task to a runner's job and back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from celery.exceptions import Ignore
+
+from cloudai.containers.errors import ContainerError, EngineUnavailable, Stopped, Superseded
+from cloudai.containers.result import ContainerResult
+from cloudai.containers.spec import ContainerSpec
+from cloudai.names import HEADER
+from cloudai_workers import node as node_module
+from cloudai_workers.clerk import Measured
+from cloudai_workers.pool import jobs
+from cloudai_workers.runners.base import Job, Limits, Reservation, StopHandle, StopReason
+
+_lock = threading.Lock()
+_running: dict[tuple[str, int], StopHandle] = {}
+
+
+def running_jobs() -> list[tuple[tuple[str, int], StopHandle]]:
+    """The jobs that run in this process: (task id, attempt) and how to stop them."""
+    with _lock:
+        return list(_running.items())
+
+
+def supersede(handle: StopHandle) -> None:
+    """Stop a job whose task was placed elsewhere meanwhile."""
+    handle.stop("another node has the task now", StopReason.SUPERSEDED)
+
+
+def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when stopped."""
+    node = node_module.current()
+    header = getattr(task.request, HEADER, None) or {}
+    if node is None or "attempt" not in header:
+        raise EngineUnavailable(
+            "this worker is not a node, so nothing was reserved for the container: submit with apply_async, and start "
+            "nodes with `celery -A cloudai worker`"
+        )
+    job = _job(task.request.id, header, kwargs, node)
+    handle = StopHandle()
+    key = (job.task_id, job.attempt)
+    with _lock:
+        _running[key] = handle
+    try:
+        jobs.on_stop(lambda: handle.stop("revoked"))
+        try:
+            result = node.runner.run(job, handle)
+        except ContainerError as error:
+            _note(node, key, error.result)
+            _fence(node, key)
+            if isinstance(error, (Stopped, Superseded)):
+                # Its result is REVOKED already, or belongs to the attempt that took over.
+                raise Ignore from error
+            raise
+        _note(node, key, result)
+        _fence(node, key)
+        return result.to_json()
+    finally:
+        with _lock:
+            _running.pop(key, None)
+
+
+def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], node: node_module.Node) -> Job:
+    settings = node.app.settings
+    # Checked at submission; checked again here, because what is in Redis need not have come from our producer.
+    spec = ContainerSpec.from_kwargs(
+        kwargs,
+        volumes_allowlist=settings.node.volumes_allowlist,
+        networks_allowlist=settings.node.networks_allowlist,
+        images_allowlist=settings.node.images_allowlist,
+        max_argument_bytes=settings.limits.max_arguments_kib * 1024,
+    )
+    cpu_milli, memory_kib, gpu_milli, storage_kib = header["reserved"]
+    return Job(
+        task_id=task_id,
+        attempt=header["attempt"],
+        node=node.name,
+        spec=spec,
+        reservation=Reservation(
+            cpu_milli=cpu_milli,
+            memory_kib=memory_kib,
+            gpu_devices=node.gpu_ids(header["devices"]),
+            gpu_share_milli=min(1000, gpu_milli) or 1000,
+            storage_kib=storage_kib,
+        ),
+        limits=Limits(tail_bytes=settings.limits.tail_kib * 1024),
+        waiting_s=header["waiting"],
+    )
+
+
+def _note(node: node_module.Node, key: tuple[str, int], result: ContainerResult | None) -> None:
+    """What was measured goes with the report of the attempt's end."""
+    if result is None:
+        return
+    usage: dict[str, float | int | str] = {"exit_code": result.exit_code, "pull_s": round(result.pull_s, 6)}
+    if result.cpu_seconds is not None:
+        usage["cpu_seconds"] = round(result.cpu_seconds, 6)
+    if result.peak_memory is not None:
+        usage["peak_memory"] = result.peak_memory
+    node.clerk.measured(*key, Measured(result.run_s, usage))
+
+
+def _fence(node: node_module.Node, key: tuple[str, int]) -> None:
+    """A superseded attempt must not store a result or start its chain's next link."""
+    if node.heartbeat_lapsed() and not node.deployment.ledger.is_current(*key):
+        raise Ignore

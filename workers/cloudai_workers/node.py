@@ -1,0 +1,302 @@
+"""A node: one worker process that has joined the fleet.
+
+    join            register, start the heart and the clerk
+    while it runs   the heart beats (telemetry, sweep, doorbells); the clerk reports ends and dispatches
+    stop_taking     drain: nothing new is placed here
+    leave           report what is outstanding, sign off
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from celery.worker.state import active_requests
+from redis.exceptions import RedisError
+
+import cloudai
+from cloudai import names, transport
+from cloudai.endings import settle
+from cloudai.errors import NodeRefused
+from cloudai.state.fleet import NodeCapacity
+from cloudai.state.ledger import Claim
+from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
+from cloudai_workers.clerk import Clerk
+from cloudai_workers.nvidia import gpu_devices
+from cloudai_workers.runner_choice import make_runner
+from cloudai_workers.pool import NodePool
+from cloudai_workers.runners.base import Runner
+
+logger = logging.getLogger(__name__)
+
+#: A placed task whose doorbell is gone so long is rung for again.
+RING_AFTER_S = 5.0
+#: Time to make outstanding reports at shutdown.
+REPORT_TIMEOUT_S = 30.0
+
+_current: Node | None = None
+
+
+def current() -> Node | None:
+    """The node that this process is; None in an ordinary worker."""
+    return _current
+
+
+class Node:
+    """One incarnation of a node. Made before the pool starts, joins when it is up."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        self.app = app
+        self.name = name
+        self.settings = app.settings.node
+        self.deployment = app.deployment
+        self.incarnation = secrets.token_hex(8)
+        self.work_dir = Path(
+            self.settings.work_dir or click.get_app_dir("cloudai")
+        ) / name.replace("/", "_")
+        self.clerk = Clerk(self.deployment)
+        self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
+        self.capacity: Capacity | None = None
+        self._telemetry = Telemetry()
+        self._worker: Any = None
+        self._stopping = threading.Event()
+        self._leaving = False
+        self._given_back: set[tuple[str, int]] = set()
+        self._devices = tuple(device.id for device in gpu_devices())
+        self._heard = time.monotonic()
+        self._heart = threading.Thread(target=self._beat, name="cloudai-heart", daemon=True)
+
+    # --- life
+
+    def join(self, worker: Any) -> None:
+        """Register with the fleet and begin to beat. NodeRefused when another live node has the name."""
+        global _current
+        self._worker = worker
+        problem = self.runner.check()
+        if problem is not None:
+            logger.warning("runner-unavailable runner=%s: container jobs will fail here. %s", self.runner.name, problem)
+        else:
+            for notice in self.runner.notices():
+                logger.warning("runner-notice runner=%s: %s", self.runner.name, notice)
+        self.capacity = detect_capacity(
+            self.work_dir,
+            cpu=self.settings.cpu,
+            memory_gib=self.settings.memory,
+            storage_gib=self.settings.storage,
+            gpus=None if self.settings.gpus is None else tuple(str(i) for i in range(self.settings.gpus)),
+            slots=worker.concurrency,
+        )
+        if self.capacity.gpus and not self._devices:
+            logger.warning(
+                "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
+                self.name, len(self.capacity.gpus),
+            )  # fmt: skip
+        self._register()
+        _current = self
+        transport.set_hooks(_Hooks(self))
+        self.clerk.start()
+        self._heart.start()
+        logger.info(
+            "node-joined node=%s incarnation=%s cpu=%g memory=%.2fGiB gpus=%d slots=%d runner=%s labels=%s",
+            self.name, self.incarnation, self.capacity.cpu_milli / 1000, self.capacity.memory_kib / 2**20,
+            len(self.capacity.gpus), self.capacity.slots, self.runner.name, dict(self.settings.labels),
+        )  # fmt: skip
+        self.clerk.dispatch()
+
+    def _register(self) -> None:
+        assert self.capacity is not None
+        capacity = NodeCapacity(
+            cpu_milli=self.capacity.cpu_milli,
+            memory_kib=self.capacity.memory_kib,
+            gpus=len(self.capacity.gpus),
+            storage_kib=self.capacity.storage_kib,
+            slots=self.capacity.slots,
+        )
+        # A node that was killed looks alive until its heartbeat times out: wait that long before it is a refusal.
+        deadline = time.monotonic() + self.settings.heartbeat_timeout_s + 1.0
+        while True:
+            answer = self.deployment.fleet.register(
+                self.name,
+                self.incarnation,
+                capacity,
+                labels=self.settings.labels,
+                timeout_s=self.settings.heartbeat_timeout_s,
+                lease_s=self.settings.lease_s,
+                pressure=self._telemetry.sample().pressure,
+                max_attempts=self.app.settings.limits.max_attempts,
+                finished_ttl_s=self.app.settings.limits.finished_ttl_s,
+                shown={
+                    "host": socket.gethostname(),
+                    "pid": str(os.getpid()),
+                    "version": cloudai.__version__,
+                    "runner": self.runner.name,
+                    "pool": type(self._worker.pool).__name__,
+                },
+            )
+            if answer.accepted:
+                if answer.adopted:
+                    logger.warning(
+                        "tasks-adopted node=%s count=%d: the last incarnation left them", self.name, len(answer.adopted)
+                    )
+                return
+            if time.monotonic() >= deadline:
+                raise NodeRefused(
+                    f"node {self.name}: a live node has this name (its last heartbeat came {answer.holder_silent_s:.1f} s "
+                    "ago). Give this one another name (-n or node.name), or stop the other one."
+                )
+            logger.warning(
+                "node-waits node=%s: the name is held until its last heartbeat times out (%.1f s ago)",
+                self.name, answer.holder_silent_s,
+            )  # fmt: skip
+            time.sleep(min(1.0, self.settings.heartbeat_interval_s))
+
+    def stop_taking(self) -> None:
+        """Shutdown begins: nothing new is placed here, and what was not claimed goes elsewhere."""
+        if _current is not self:
+            return
+        self._leaving = True
+        try:
+            self.deployment.fleet.drain(self.name)
+        except RedisError as error:
+            logger.warning("drain-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
+
+    def leave(self, *, warm: bool) -> None:
+        """The pool has finished: report what is outstanding and sign off."""
+        global _current
+        if _current is not self:
+            return
+        left = self.clerk.close(REPORT_TIMEOUT_S if warm else 2.0)
+        self._stopping.set()
+        if left:
+            logger.error("reports-lost node=%s count=%d: the lease will free what they held", self.name, left)
+        try:
+            if warm:
+                self.deployment.fleet.sign_off(self.name, self.incarnation)
+        except RedisError as error:
+            logger.warning("sign-off-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
+        _current = None
+        logger.info("node-left node=%s", self.name)
+
+    # --- heart
+
+    def _beat(self) -> None:
+        interval = self.settings.heartbeat_interval_s
+        tick = min(0.5, interval)
+        due = rung = time.monotonic()
+        while not self._stopping.wait(tick):
+            try:
+                now = time.monotonic()
+                if now >= due:
+                    due = now + interval
+                    self._heartbeat()
+                self._sweep()
+                if now - rung >= RING_AFTER_S:
+                    rung = now
+                    for task_id in self.deployment.fleet.ring(self.name, RING_AFTER_S):
+                        logger.warning("doorbell-rung-again node=%s task=%s", self.name, task_id)
+            except RedisError as error:
+                logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
+            except Exception:
+                logger.exception("heartbeat-failed node=%s", self.name)
+
+    def _heartbeat(self) -> None:
+        sample = self._telemetry.sample()
+        beat = self.deployment.fleet.heartbeat(
+            self.name,
+            self.incarnation,
+            pressure=round(sample.pressure, 4),
+            usage={
+                "cpu_pressure": round(sample.cpu_pressure, 4),
+                "cpu_use": round(sample.cpu_use, 4),
+                "memory_use": round(sample.memory_use, 4),
+                "gpu_use": round(sample.gpu_use, 4),
+            },
+            publish_after_s=self.settings.heartbeat_timeout_s / 3,
+        )
+        lapsed = self.heartbeat_lapsed()
+        self._heard = time.monotonic()
+        if beat.status == "superseded":
+            logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
+            self._stopping.set()
+            self.app.control.shutdown(destination=[self.name])
+            os.kill(os.getpid(), 15)
+        elif beat.status == "unknown":
+            logger.warning("node-unknown node=%s: Redis has forgotten it; it joins again", self.name)
+            self._register()
+        elif beat.status == "returned":
+            logger.warning("node-returned node=%s: it was judged silent; superseded jobs are stopped", self.name)
+        if beat.status == "returned" or lapsed:
+            self._stop_superseded()
+        if beat.waiting:
+            self.clerk.dispatch()
+
+    def _stop_superseded(self) -> None:
+        from cloudai_workers.container_body import running_jobs, supersede
+
+        for (task_id, attempt), handle in running_jobs():
+            if not self.deployment.ledger.is_current(task_id, attempt):
+                logger.warning("job-superseded task=%s attempt=%d: it is stopped here", task_id, attempt)
+                supersede(handle)
+
+    def _sweep(self) -> None:
+        swept = self.deployment.sweep.run()
+        for line in swept.log:
+            logger.warning("sweep %s", line)
+        for task_id in swept.unsettled:
+            settle(self.app, task_id)
+        if swept.moved or swept.waiting:
+            self.clerk.dispatch()
+
+    # --- what its requests and its channel tell it
+
+    def end_unreadable(self, task_id: str, attempt: int, reason: str, *, stored: bool = False) -> None:
+        """A claimed message cannot be run: store the failure, so that its caller does not wait for ever, and end it."""
+        if not stored:
+            self.app.backend.mark_as_failure(task_id, ValueError(reason))
+        self.clerk.ended(task_id, attempt, names.FAILED, reason=reason)
+
+
+    def heartbeat_lapsed(self) -> bool:
+        """Whether the fleet may have judged this node silent, so that its tasks may be elsewhere by now."""
+        return time.monotonic() - self._heard > self.settings.heartbeat_timeout_s
+
+    def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
+        """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
+        return tuple(self._devices[i] for i in indices if i < len(self._devices))
+
+    def give_back(self, task_id: str, attempt: int) -> bool:
+        """Whether a task may be unclaimed because the channel closes: at shutdown, if its thread has not taken it.
+
+        The prefork pool finishes what it was handed; a connection that broke changes nothing for what runs.
+        """
+        if not self._leaving or not isinstance(self._worker.pool, NodePool):
+            return False
+        if any(request.id == task_id for request in active_requests):
+            return False
+        self._given_back.add((task_id, attempt))
+        return True
+
+    def was_given_back(self, task_id: str, attempt: int) -> bool:
+        """Whether a task was unclaimed after it had been handed to the pool: its thread must not start it."""
+        return (task_id, attempt) in self._given_back
+
+
+class _Hooks(transport.NodeHooks):
+    """What the channel asks of the node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.incarnation = node.incarnation
+
+    def undecodable(self, claim: Claim, reason: str) -> None:
+        self._node.end_unreadable(claim.task_id, claim.attempt, reason)
+
+    def given_back(self, task_id: str, attempt: int) -> bool:
+        return self._node.give_back(task_id, attempt)

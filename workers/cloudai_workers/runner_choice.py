@@ -1,0 +1,25 @@
+"""Which runner a node uses: what its operator configured, never another one silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cloudai_workers.runners.base import Runner
+from cloudai_workers.runners.docker_runner import DockerRunner
+from cloudai_workers.runners.policy import NodePolicy
+from cloudai_workers.runners.process_runner import ProcessRunner
+
+
+def make_runner(settings: Any, node: str, namespace: str, work_dir: Path) -> Runner:
+    """The runner of `node.runner`, with the operator's allowlists."""
+    policy = NodePolicy(
+        volumes=tuple(settings.volumes_allowlist),
+        networks=tuple(settings.networks_allowlist),
+        images=tuple(settings.images_allowlist),
+        secrets=tuple(settings.secrets_allowlist),
+    )
+    log_dir = Path(settings.log_dir) if settings.log_dir else None
+    if settings.runner == "process":
+        return ProcessRunner(node=node, work_dir=work_dir, namespace=namespace, policy=policy, log_dir=log_dir)
+    return DockerRunner(node=node, namespace=namespace, url=settings.docker_url, policy=policy, log_dir=log_dir)
