@@ -13,7 +13,8 @@
         ├── Superseded            a later attempt took over; this one was ended
         └── Stopped               somebody stopped it
 
-Celery's JSON results keep an exception's module, name and `args`, and rebuild it as `type(*args)`. So `args` is
+Celery's JSON results keep an exception's module, name and `args`, and rebuild it as `type(*args)`. So `args`
+is
 always `(detail, record)`, both plain JSON. The module must have been imported for Celery to find the class.
 """
 
@@ -89,7 +90,9 @@ class TimeLimitReached(ContainerError):
 class CommandNotFound(ContainerError):
     """The command cannot be started."""
 
-    advice = "Check that the first word of `command` exists, is executable in the image, and `workdir` and `user` too."
+    advice = (
+        "Check that the first word of `command` is executable in the image, and check `workdir` and `user`."
+    )
 
 
 class ImageNotFound(ContainerError):
@@ -101,7 +104,9 @@ class ImageNotFound(ContainerError):
 class PullDenied(ContainerError):
     """The registry refused to give the image to this node."""
 
-    advice = "Log in to the registry on the node (its own Docker configuration is used), or check the image's name."
+    advice = (
+        "Log in to the registry on the node, with its own Docker configuration, or check the image's name."
+    )
 
 
 class Refused(ContainerError):

@@ -1,7 +1,7 @@
 """What a submitter may ask of a container, checked before anything is written anywhere.
 
-The same checks run twice: at submission, with what the producer's configuration allows, and on the node, with what
-the node's operator allows, because the submitter's word is not enough.
+The same checks run twice: at submission, with what the producer's configuration allows, and on the node,
+with what the node's operator allows, because the submitter's word is not enough.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def validate_container(
         secrets: environment name -> "env:NAME" or "file:/path", read on the node that runs the job.
         workdir: absolute path inside the container.
         user: "name", "uid", "name:group" or "uid:gid".
-        volumes: {"/on/the/node": {"bind": "/in/the/container", "mode": "ro" or "rw"}}; mode is "ro" if left out.
+        volumes: {"/on/the/node": {"bind": "/in/the/container", "mode": "ro" or "rw"}}; "ro" if left out.
         network: "none", "bridge" or one of `networks_allowlist`.
         timeout: seconds, above 0.
         pull: "missing", "always" or "never".
@@ -205,7 +205,7 @@ def image_allowed(image: str, allowlist: Sequence[str]) -> bool:
 
 
 def volume_allowed(path: str, mode: str, allowlist: Iterable[str]) -> bool:
-    """Whether a normalised absolute path lies in an allowed folder ("/folder", or "/folder:ro" for reading)."""
+    """Whether a normalised absolute path lies in an allowed folder ("/folder:ro" allows reading only)."""
     for entry in allowlist:
         folder, read_only = (entry[:-3], True) if entry.endswith(":ro") else (entry, False)
         folder = posixpath.normpath(folder)

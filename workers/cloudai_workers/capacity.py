@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def detect_capacity(
     cpu: float | None = None,
     memory_gib: float | None = None,
     storage_gib: float | None = None,
-    gpus: tuple[str, ...] | None = None,
+    gpus: Sequence[str] | None = None,
     slots: int = 0,
 ) -> Capacity:
     """The node's capacity: what is declared, and for the rest what the machine has and this process may use.
@@ -79,11 +79,11 @@ def detect_capacity(
     )
     if gpus is None:
         gpus = tuple(device.id for device in gpu_devices())
-    elif len(set(gpus)) != len(gpus) or not all(isinstance(g, str) and g and g.isprintable() for g in gpus):
+    elif len(set(gpus)) != len(gpus) or not all(g and g.isprintable() for g in gpus):
         raise InvalidCapacity(f"gpus: {gpus!r}: a list of device ids, not empty, each once")
-    if isinstance(slots, bool) or not isinstance(slots, int) or not 0 <= slots <= 100_000:
+    if not 0 <= slots <= 100_000:
         raise InvalidCapacity(f"slots: {slots!r}: a whole number from 1 to 100000, or 0 for one a core")
-    return Capacity(int(cores * 1000), memory_kib, gpus, storage_kib, slots or max(1, int(cores)))
+    return Capacity(int(cores * 1000), memory_kib, tuple(gpus), storage_kib, slots or max(1, int(cores)))
 
 
 def _declared(name: str, unit: str, value: object, *, lowest: float) -> float:

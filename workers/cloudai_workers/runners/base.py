@@ -138,7 +138,8 @@ class StopHandle:
 
 
 def job_name(task_id: str, attempt: int) -> str:
-    """The name of an attempt on its node, fit for containers, files and cgroups: the fence against running twice.
+    """The name of an attempt on its node, fit for containers, files and cgroups: the fence against running
+    twice.
 
     A task id that is not plain (Celery lets callers choose any string) is replaced by its digest.
     """
@@ -169,7 +170,7 @@ class Runner(Protocol):
         """
 
     def pause(self, task_id: str, attempt: int) -> bool:
-        """Freeze an attempt; paused time counts neither as run time nor towards the timeout. False: not running."""
+        """Freeze an attempt; paused time is no run time and not part of the timeout. False: not running."""
 
     def resume(self, task_id: str, attempt: int) -> bool:
         """Let a paused attempt go on. False: it is not there."""

@@ -1,7 +1,7 @@
 """Control groups of the kernel, versions 1 and 2: a group per job that outlives the job, and what it used.
 
-A container's own group is gone the moment it ends, and what it used with it. A parent group of ours stays until we
-remove it, so that peak memory and CPU time are exact for jobs of any length.
+A container's own group is gone the moment it ends, and what it used with it. A parent group of ours stays
+until we remove it, so that peak memory and CPU time are exact for jobs of any length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 #: Where the kernel shows its groups.
 MOUNT = Path("/sys/fs/cgroup")
-#: Our groups lie below this one, relative to the root of each hierarchy. It stays, so that nobody finds it half removed.
+#: Our groups lie below this one, relative to the root of each hierarchy. It stays, so that nobody finds it
+#: half removed.
 ROOT = "/cloudai"
 _CFS_PERIOD_US = 100_000
 
@@ -204,7 +205,7 @@ class JobGroup:
         return []
 
     def kill(self) -> None:
-        """End every process of the group, also one that left the session; a forking one does not outrun it."""
+        """End every process of the group, also one that left the session, or that forks meanwhile."""
         for _ in range(100):
             pids = self.pids()
             if not pids:

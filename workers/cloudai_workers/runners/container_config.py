@@ -1,4 +1,4 @@
-"""What the engine is told about a job's container: hard limits and safe defaults, whatever the job asked for."""
+"""What the engine is told about a job's container: hard limits and safe defaults, whatever the job asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ NAMESPACE_LABEL = "cloudai.namespace"
 
 #: Log files per container: while one is written the previous one stays, so that a tail is never empty.
 LOG_FILES = 2
-#: The engine's smallest cpu limit, in thousandths of a core: a period's quota below 1 ms is refused by the kernel.
+#: The engine's smallest cpu limit, in thousandths of a core: a period's quota below 1 ms is refused by the
+#: kernel.
 MIN_CPU_MILLI = 10
 
 
@@ -27,7 +28,8 @@ def container_config(
         job: what to run.
         admitted: the job's volumes and environment as the node resolved them.
         namespace: the fleet's name, for the label.
-        engine_cores: the machine's cores; the engine refuses a higher limit, which a node that declares more would ask.
+        engine_cores: the machine's cores; the engine refuses a higher limit, which a node that declares more
+            would ask.
         cgroup_parent: group in which the engine puts the container's own, or None for the engine's choice.
 
     """

@@ -1,7 +1,7 @@
 """Runs jobs as containers of a Docker-compatible engine, with hard limits and safe defaults.
 
-One run costs the five round trips of a bare run (create, start, wait, logs, remove) and one more, which tells the
-engine's own times of start and finish and whether memory ran out.
+One run costs the five round trips of a bare run (create, start, wait, logs, remove) and one more, which
+tells the engine's own times of start and finish and whether memory ran out.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DockerRunner:
         Args:
             node: name of this node, for the labels by which a restarted node finds its containers.
             namespace: keeps fleets on one engine apart.
-            url: the engine's address, such as unix:///run/podman/podman.sock; "" is DOCKER_HOST or Docker's default.
+            url: the engine's address, such as unix:///run/podman/podman.sock; "" is Docker's own choice.
             policy: the operator's allowlists.
             log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
             engine_grace_s: how long a run waits for an engine that went away to come back.
@@ -157,7 +157,7 @@ class DockerRunner:
             pull_s = self._pull(job, control) if job.spec.pull == "always" else 0.0
             try:
                 container, live = self._create(name, config)
-            except _NoImage:
+            except _NoImageError:
                 if job.spec.pull == "never":
                     raise ImageNotFound(
                         f"{job.spec.image} is not on this node, and pull is 'never'"
@@ -165,7 +165,7 @@ class DockerRunner:
                 pull_s += self._pull(job, control)
                 container, live = self._create(name, config)
             return self._run_container(job, control, container, live, pull_s, group)
-        except _NoImage:
+        except _NoImageError:
             raise ImageNotFound(f"{job.spec.image} vanished after it was pulled") from None
         except APIError as error:
             raise create_failure(error) from error
@@ -189,7 +189,7 @@ class DockerRunner:
                 return created["Id"], None
             except APIError as error:
                 if is_missing_image(error):
-                    raise _NoImage from error
+                    raise _NoImageError from error
                 if error.status_code != 409:
                     raise
             with contextlib.suppress(NotFound):  # it was removed in between: create again
@@ -283,7 +283,7 @@ class DockerRunner:
         watch.ended()
 
     def _tails(self, container: str, job: Job) -> tuple[Tail, Tail]:
-        """Both streams' tails from the engine's log, read in bounded memory; the whole log goes to the log folder."""
+        """Both streams' tails from the engine's log, in bounded memory; the whole goes to the log folder."""
         stdout, stderr = Tail(job.limits.tail_bytes), Tail(job.limits.tail_bytes)
         in_log_file = 0
         with contextlib.ExitStack() as closing:
@@ -422,7 +422,7 @@ class DockerRunner:
         ]
 
 
-class _NoImage(Exception):
+class _NoImageError(Exception):
     """The engine has no such image."""
 
 

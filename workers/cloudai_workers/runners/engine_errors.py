@@ -53,7 +53,7 @@ def create_failure(error: APIError) -> ContainerError:
 
 
 def pull_failure(image: str, words: str, status: int | None) -> ContainerError:
-    """The failure that a failed pull means. Some registries say "denied" for what does not exist, and we say so."""
+    """The failure that a failed pull means. Some registries say "denied" for what does not exist."""
     low = words.lower()
     detail = f"{image}: {words}"
     if status in (401, 403) or "denied" in low or "unauthorized" in low or "authentication required" in low:

@@ -21,7 +21,8 @@ def judged(
     """The result, or the failure that it is.
 
     Raises:
-        ContainerError: TimeLimitReached, Stopped, Superseded, OutOfMemory or ContainerFailed, with the record.
+        ContainerError: TimeLimitReached, Stopped, Superseded, OutOfMemory or ContainerFailed, with the
+            record.
 
     """
     if outcome is Outcome.STOPPED:

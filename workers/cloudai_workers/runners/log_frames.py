@@ -9,7 +9,7 @@ _HEAD = 8
 
 
 def frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(stream, data) of each frame, whatever pieces the bytes come in; a frame cut short at the end is dropped."""
+    """(stream, data) of each frame, whatever pieces the bytes come in; one cut short is dropped."""
     rest = b""
     for chunk in chunks:
         data = rest + chunk if rest else chunk

@@ -55,7 +55,8 @@ def admit(spec: ContainerSpec, policy: NodePolicy) -> Admitted:
 
 
 def _resolve_volume(volume: Volume, policy: NodePolicy) -> Volume:
-    # The engine gets the true path, so that a link exchanged later leads nowhere new from the path's own parts.
+    # The engine gets the true path, so that a link exchanged later leads nowhere new from the path's own
+    # parts.
     true_path = os.path.realpath(volume.host)
     allowlist = [_true_entry(entry) for entry in policy.volumes]
     if not volume_allowed(true_path, volume.mode, allowlist):

@@ -1,9 +1,11 @@
 """Runs jobs as local processes: the embedded default where no container engine answers.
 
-The job's command runs below a small supervisor (a shell) that leads a session of its own. The supervisor waits for one
-line before it starts the command, so the job's state is on disk and its group of the kernel's is set before the job can
-do anything; when the node dies first, the line never comes and the job never begins. The supervisor writes the exit
-code, so that a restarted node, which is not its parent, can take it.
+The job's command runs below a small supervisor (a shell) that leads a session of its own. The supervisor
+waits for one
+line before it starts the command, so the job's state is on disk and its group of the kernel's is set before
+the job can
+do anything; when the node dies first, the line never comes and the job never begins. The supervisor writes
+the exit code, so that a restarted node, which is not its parent, can take it.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ class ProcessRunner:
 
         Args:
             node: name of this node.
-            work_dir: folder for the jobs' state and working folders; a restarted node must be given the same one.
+            work_dir: folder for the jobs' state and working folders; a restarted node must be given the same
+                one.
             namespace: keeps fleets on one machine apart.
             policy: the operator's allowlists.
             log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
@@ -110,7 +113,7 @@ class ProcessRunner:
     def notices(self) -> list[str]:
         """What running without containers means on this machine."""
         said = [
-            "jobs run as local processes: the image is not used, the file system and the network are the machine's",
+            "jobs run as local processes: no image is used, files and network are the machine's own",
             "storage is counted when a job is placed, not enforced",
         ]
         enforced: frozenset[str] = frozenset()
@@ -223,10 +226,12 @@ class ProcessRunner:
         return child
 
     def _give_to(self, user: str, user_group: str, folder: JobFolder) -> None:
-        owner, owning_group = _id_or_name(user), _id_or_name(user_group)
+        owning_group = _id_or_name(user_group)
         try:
             for path in (folder.exit, folder.work, *folder.work.rglob("*")):
-                shutil.chown(path, owner, owning_group)
+                shutil.chown(path, user=int(user) if user.isdecimal() else user)
+                if owning_group is not None:
+                    shutil.chown(path, group=owning_group)
         except LookupError as error:
             raise CommandNotFound(f"user {user}: {error}") from error
 
