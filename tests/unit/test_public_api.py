@@ -16,6 +16,19 @@ import cloudai.settings
 PUBLIC = {
     "cloudai": ["CloudAI", "__version__", "errors", "run_container"],
     "cloudai.embedded": ["EmbeddedMongo", "EmbeddedServer", "EmbeddedServerError", "EmbeddedValkey"],
+    "cloudai.errors": [
+        "CannotDecide",
+        "CloudAIError",
+        "ClusterFull",
+        "ConfigurationError",
+        "ContainerError",
+        "DuplicateTask",
+        "InvalidParameters",
+        "InvalidRequest",
+        "NodeRefused",
+        "StateUnavailable",
+        "Unplaceable",
+    ],
     "cloudai.settings": [
         "ConfigurationError",
         "LimitSettings",

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudai.scheduling.errors import CloudAIError
+from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import ConfigurationError, Settings, state_folder
 from cloudai.settings.reference import as_markdown, as_toml, setting_docs, toml_value
 from cloudai.settings.sources import PLAIN_NAMES
@@ -300,6 +301,12 @@ def test_the_copies_of_the_default_file_and_of_the_page_are_up_to_date():
     assert packaged.read_text(encoding="utf-8") == as_toml()
     assert (REPOSITORY / "config" / "cloudai.toml").read_text(encoding="utf-8") == as_toml()
     assert (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8") == as_markdown()
+
+
+def test_the_parameters_that_ship_are_the_defaults():
+    shipped = (REPOSITORY / "config" / "ga_output.json").read_text(encoding="utf-8")
+    assert GAParams.from_json(shipped) == GAParams()
+    assert shipped.rstrip() == GAParams().to_json().rstrip()
 
 
 def test_every_setting_is_described_on_the_page():
