@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from fnmatch import fnmatchcase
 
+import docker
+import docker.errors
 import pytest
 import redis
 
@@ -44,20 +49,31 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedM
         yield server
 
 
-@pytest.fixture(scope="session")
-def docker_engine() -> Iterator[object]:
-    """A client of the Docker engine; without one the test is skipped aloud, and fails in CI."""
-    import docker
-    from docker.errors import DockerException
+def engine_problem() -> str:
+    """Why no Docker engine can be used; empty if one answers."""
+    with warnings.catch_warnings():
+        # Where nothing answers, the SDK leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(docker.from_env()) as client:
+                client.ping()
+        except docker.errors.DockerException as error:
+            problem = str(error)
+        else:
+            return ""
+        gc.collect()
+    return problem
 
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no Docker engine answers, and CI must have one: {error}")
-        pytest.skip(f"no Docker engine answers: {error}")
-    with client:
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[docker.DockerClient]:
+    """A client of the Docker engine; without one the test is skipped aloud, and fails in CI."""
+    problem = engine_problem()
+    if problem and os.environ.get("CI"):
+        pytest.fail(f"no Docker engine answers, and CI must have one: {problem}")
+    if problem:
+        pytest.skip(f"no Docker engine answers: {problem}")
+    with closing(docker.from_env()) as client:
         yield client
 
 
@@ -90,7 +106,7 @@ def leaked_keys(client: redis.Redis) -> Iterator[str]:
 
 
 def broken_rule(client: redis.Redis, prefix: str, name: str) -> str:
-    """Why a key without a TTL is a leak; empty if a rule owns it. Add a rule here for each kind that needs one."""
+    """Why a key without a TTL is a leak; empty if a rule owns it. A kind of key with a rule gets it here."""
     if not any(fnmatchcase(name, pattern) for pattern in names.PERMANENT_KEYS):
         return "not in names.PERMANENT_KEYS"
     kind, _, task_id = name.partition(":")

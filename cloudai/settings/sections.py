@@ -249,6 +249,9 @@ class NodeSettings(Section):
     images_allowlist: TextList = Field(
         (), description="Images that a job may run, `*` matches any text. Empty: every image."
     )
+    secrets_allowlist: TextList = Field(
+        (), description='Secrets that a job may name, such as "env:JOB_*" or "file:/etc/secrets/*". Empty: none.'
+    )
     work_dir: str = Field(
         "",
         description="Folder of the jobs' files and the node's state. Empty: the platform's state folder.",
