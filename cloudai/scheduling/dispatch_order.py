@@ -1,0 +1,100 @@
+"""The order in which waiting tasks are offered released capacity, and who gets a node kept (late binding).
+
+Waiting tasks are two groups: those that can still make their deadline, and those that cannot. Serving the
+second before the first loses both, so they come last; but they must not wait for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import floor
+
+from cloudai.scheduling.requests import TaskRequest
+
+#: A late task that has waited this long is aged: it has a share of the dispatches (s).
+AGED_AFTER_S = 60.0
+#: One dispatch in so many is for the aged.
+AGED_SHARE = 5
+#: A task that has waited this long gets a node kept (s).
+STARVING_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One task of the waiting set."""
+
+    task_id: str
+    request: TaskRequest
+    #: epoch s
+    deadline: float
+    #: epoch s
+    waiting_since: float
+    #: 0 goes first, as in Celery's Redis transport; orders tasks whose deadlines fall into the same second
+    priority: int = 0
+
+
+def dispatch_order(
+    waiting: Iterable[Waiting],
+    runtimes: Mapping[str, float],
+    now: float,
+    *,
+    aged_after_s: float = AGED_AFTER_S,
+    aged_share: int = AGED_SHARE,
+) -> list[Waiting]:
+    """Order the waiting tasks, the first to be offered capacity first. Deterministic.
+
+    `runtimes` has the best predicted runtime of each task by its id, s (missing: 0, so that it can make it
+    while its deadline is ahead). First come those with now + runtime <= deadline, earliest deadline first;
+    then the late ones, earliest deadline first.
+
+    Aging: of the late ones, those that have waited `aged_after_s` take every `aged_share`-th place, longest
+    waiting first. Where the count of places starts moves with the clock, one place a second, so that the aged
+    have the same share of calls that can place one task only: in one second of `aged_share` an aged task
+    leads.
+    """
+    in_time: list[Waiting] = []
+    late: list[Waiting] = []
+    aged: list[Waiting] = []
+    for task in waiting:
+        if now + runtimes.get(task.task_id, 0.0) <= task.deadline:
+            in_time.append(task)
+        elif now - task.waiting_since >= aged_after_s:
+            aged.append(task)
+        else:
+            late.append(task)
+    ordinary = sorted(in_time, key=_urgency) + sorted(late, key=_urgency)
+    aged.sort(key=_age)
+    return _interleaved(ordinary, aged, floor(now), aged_share)
+
+
+def starving(
+    waiting: Iterable[Waiting], now: float, after_s: float = STARVING_AFTER_S, at_most: int = 1
+) -> list[Waiting]:
+    """The tasks for which a node is to be kept now, longest waiting first (backfill with a reservation).
+
+    Small tasks may pass a large one that does not fit. Once it has waited `after_s` seconds, one node that
+    could hold it takes nothing else until it fits; the small ones go on passing it everywhere else. The
+    caller leaves out tasks that have a node kept already. At most `at_most` are named, so that little of the
+    fleet stands idle.
+    """
+    return sorted((task for task in waiting if now - task.waiting_since >= after_s), key=_age)[:at_most]
+
+
+def _interleaved(ordinary: list[Waiting], aged: list[Waiting], start: int, share: int) -> list[Waiting]:
+    order: list[Waiting] = []
+    first, second = iter(ordinary), iter(aged)
+    for place in range(start, start + len(ordinary) + len(aged)):
+        preferred, other = (second, first) if place % share == 0 else (first, second)
+        chosen = next(preferred, None) or next(other, None)
+        if chosen is not None:
+            order.append(chosen)
+    return order
+
+
+def _urgency(task: Waiting) -> tuple[int, int, float, float, str]:
+    return floor(task.deadline), task.priority, task.deadline, task.waiting_since, task.task_id
+
+
+def _age(task: Waiting) -> tuple[float, int, str]:
+    return task.waiting_since, task.priority, task.task_id

@@ -1,0 +1,443 @@
+"""What a task asks for: values, checks at submission, and the form in a message header (spec section 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+from cloudai.scheduling.deadlines import MULTIPLIER_DEFAULT, validate_multiplier
+from cloudai.scheduling.errors import InvalidRequest
+from cloudai.scheduling.task_types import TaskType, infer_task_type, validate_task_type
+from cloudai.scheduling.units import (
+    KIB_PER_GIB,
+    LARGEST,
+    MILLI,
+    parse_gib,
+    parse_number,
+    to_kib,
+    to_milli,
+)
+
+Unplaceability = Literal["wait", "reject"]
+Constraints = tuple[tuple[str, str], ...]
+
+RESOURCE_NAMES = ("cpu", "memory", "gpu", "storage")
+
+#: What a request takes that says nothing, where nothing else is configured: one core, half a GiB.
+DEFAULT_CPU_MILLI = MILLI
+DEFAULT_MEMORY_KIB = KIB_PER_GIB // 2
+#: Container engines refuse less memory than this (KiB).
+LEAST_MEMORY_KIB = 6 * 1024
+#: Longest user_id, family, label name or label value (characters).
+LABEL_LIMIT = 64
+#: Longest node name (characters).
+NODE_NAME_LIMIT = 255
+#: Most constraints of one task.
+CONSTRAINTS_LIMIT = 32
+
+_GPU_ALLOWED = "a whole number of devices, or a fraction below 1 of one device"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of each resource, in integers so that sums are exact in every process and in Redis."""
+
+    #: cores, in thousandths
+    cpu_milli: int = 0
+    #: memory, in KiB
+    memory_kib: int = 0
+    #: GPU devices, in thousandths: below 1000 a share of one device, else a multiple of 1000
+    gpu_milli: int = 0
+    #: disk, in KiB
+    storage_kib: int = 0
+
+    @property
+    def cpu(self) -> float:
+        """Cores."""
+        return self.cpu_milli / MILLI
+
+    @property
+    def memory(self) -> float:
+        """GiB."""
+        return self.memory_kib / KIB_PER_GIB
+
+    @property
+    def gpu(self) -> float:
+        """Devices."""
+        return self.gpu_milli / MILLI
+
+    @property
+    def storage(self) -> float:
+        """GiB."""
+        return self.storage_kib / KIB_PER_GIB
+
+    def describe(self) -> str:
+        """One line for people: only what is above 0."""
+        parts = [("cpu", self.cpu, ""), ("memory", self.memory, " GiB"), ("gpu", self.gpu, "")]
+        parts.append(("storage", self.storage, " GiB"))
+        return ", ".join(f"{name} {amount:g}{unit}" for name, amount, unit in parts if amount) or "nothing"
+
+
+@dataclass(frozen=True)
+class RequestDefaults:
+    """What a request takes where it says nothing; raises InvalidRequest on a value out of range."""
+
+    #: limit and reservation, cores
+    cpu: float = DEFAULT_CPU_MILLI / MILLI
+    #: limit and reservation, GiB
+    memory: float = DEFAULT_MEMORY_KIB / KIB_PER_GIB
+    #: k, multiplier of tau
+    sla_multiplier: float = MULTIPLIER_DEFAULT
+    #: k of a task type, in place of the general one
+    sla_multiplier_by_type: Mapping[TaskType, float] = field(default_factory=dict, hash=False)
+    #: the same as integers: cpu_milli, memory_kib
+    amounts: tuple[int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_type = {
+            validate_task_type(kind): validate_multiplier(k, f"sla_multiplier_by_type[{kind}]")
+            for kind, k in self.sla_multiplier_by_type.items()
+        }
+        object.__setattr__(self, "sla_multiplier", validate_multiplier(self.sla_multiplier))
+        object.__setattr__(self, "sla_multiplier_by_type", MappingProxyType(by_type))
+        object.__setattr__(self, "amounts", (_cpu_milli(self.cpu), _memory_kib(self.memory)))
+
+    def multiplier_of(self, task: TaskRequest) -> float:
+        """Multiplier k of a task: its own, else its type's, else the general one (spec section 3)."""
+        if task.sla_multiplier is not None:
+            return task.sla_multiplier
+        return self.sla_multiplier_by_type.get(task.task_type, self.sla_multiplier)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """What one task asks of the scheduler, checked."""
+
+    #: reservation and limits
+    resources: Resources
+    task_type: TaskType
+    #: the user named the type; else it was inferred
+    explicit_type: bool = False
+    #: the user's own deadline, epoch s; None: arrival + k * tau
+    deadline: float | None = None
+    #: the user's own k; None: the configured one
+    sla_multiplier: float | None = None
+    #: label of jobs that run alike and share a finer tau
+    family: str | None = None
+    user_id: str | None = None
+    #: the only node that may run it
+    target_worker_id: str | None = None
+    #: labels that the node must have, sorted by name
+    constraints: Constraints = ()
+    #: what happens when no node could ever hold it
+    unplaceable: Unplaceability = "wait"
+    _shape: str = field(default="", init=False, repr=False, compare=False)
+
+    @property
+    def shape(self) -> str:
+        """A short text, equal for two tasks exactly when placement cannot tell them apart.
+
+        It covers resources, type, family, constraints and target; at most about 80 characters of ASCII.
+        """
+        if not self._shape:
+            amounts = self.resources
+            sizes = (amounts.cpu_milli, amounts.memory_kib, amounts.gpu_milli, amounts.storage_kib)
+            text = ":".join((self.task_type, *map(str, sizes)))
+            if self.family or self.constraints or self.target_worker_id:
+                rest = repr((self.family, self.constraints, self.target_worker_id))
+                text += ":" + blake2b(rest.encode(), digest_size=12).hexdigest()
+            object.__setattr__(self, "_shape", text)
+        return self._shape
+
+    def to_header(self) -> dict[str, Any]:
+        """Plain JSON for the message header; defaults are left out."""
+        amounts = self.resources
+        header: dict[str, Any] = {
+            "cpu_milli": amounts.cpu_milli,
+            "memory_kib": amounts.memory_kib,
+            "task_type": str(self.task_type),
+        }
+        if amounts.gpu_milli:
+            header["gpu_milli"] = amounts.gpu_milli
+        if amounts.storage_kib:
+            header["storage_kib"] = amounts.storage_kib
+        if self.explicit_type:
+            header["explicit_type"] = True
+        if self.constraints:
+            header["constraints"] = dict(self.constraints)
+        if self.unplaceable != "wait":
+            header["unplaceable"] = self.unplaceable
+        for name in ("deadline", "sla_multiplier", "family", "user_id", "target_worker_id"):
+            value = getattr(self, name)
+            if value is not None:
+                header[name] = value
+        return header
+
+    @classmethod
+    def from_header(cls, header: object) -> TaskRequest:
+        """Rebuild a request from `to_header`; anything malformed raises InvalidRequest and nothing else.
+
+        Unknown keys are ignored, so that a node of the version before reads the header of the next. What is
+        missing (a producer without CloudAI wrote the header) takes the shipped defaults, and a missing type
+        is inferred.
+        """
+        if not isinstance(header, dict):
+            raise InvalidRequest("request", header, "an object as made by to_header")
+        explicit = header.get("explicit_type", False)
+        if not isinstance(explicit, bool):
+            raise InvalidRequest("explicit_type", explicit, "true or false")
+        deadline = header.get("deadline")
+        if deadline is not None:
+            deadline = _epoch_seconds(deadline)
+        resources = _resources_from_header(header)
+        return cls(
+            resources=resources,
+            task_type=_type_from_header(header, resources),
+            explicit_type=explicit,
+            deadline=deadline,
+            sla_multiplier=_optional_multiplier(header.get("sla_multiplier")),
+            family=_optional_label(header.get("family"), "family"),
+            user_id=_optional_label(header.get("user_id"), "user_id"),
+            target_worker_id=_optional_label(
+                header.get("target_worker_id"), "target_worker_id", NODE_NAME_LIMIT
+            ),
+            constraints=_constraints(header.get("constraints")),
+            unplaceable=_unplaceable(header.get("unplaceable")),
+        )
+
+
+def parse_request(
+    resources: Mapping[str, object] | Resources | None,
+    *,
+    task_type: str | None = None,
+    deadline: datetime | timedelta | None = None,
+    sla_multiplier: float | None = None,
+    family: str | None = None,
+    user_id: str | None = None,
+    target_worker_id: str | None = None,
+    constraints: Mapping[str, str] | None = None,
+    unplaceable: str | None = None,
+    now: float,
+    defaults: RequestDefaults,
+) -> TaskRequest:
+    """Check a submission and return its request (spec section 1).
+
+    `resources` has cpu (cores), memory (GiB or text), gpu (devices), storage (GiB or text). cpu and memory
+    left out (or None) take the defaults; the type is inferred from what was asked only. In a `Resources`, 0
+    means left out. `deadline` is an aware datetime, or a positive timedelta from `now` (epoch s). Whether a
+    target node exists is not known here. Raises InvalidRequest naming field, value and what is allowed. A
+    repeated call with equal arguments answers from a cache.
+    """
+    asked: tuple[tuple[object, object], ...]
+    if resources is None:
+        asked = ()
+    elif isinstance(resources, Resources):
+        asked = _asked_of(resources)
+    elif isinstance(resources, Mapping):
+        asked = tuple(resources.items())
+    else:
+        raise InvalidRequest("resources", resources, "a mapping with " + ", ".join(RESOURCE_NAMES))
+    if constraints is not None and not isinstance(constraints, Mapping):
+        raise InvalidRequest("constraints", constraints, "a mapping of label to value, both text")
+    labels = None if constraints is None else tuple(constraints.items())
+    # 1, 1.0 and True are equal and hash alike, so the types belong to the key.
+    kinds = tuple([type(value) for _, value in asked])
+    options = (
+        asked,
+        kinds,
+        task_type,
+        sla_multiplier,
+        family,
+        user_id,
+        target_worker_id,
+        labels,
+        unplaceable,
+    )
+    try:
+        hash(options)
+    except Exception:  # something that cannot be hashed is nothing that is allowed; let the checks name it
+        request = _checked.__wrapped__(*options, defaults.amounts)
+    else:
+        request = _checked(*options, defaults.amounts)
+    if deadline is None:
+        return request
+    with_deadline = replace(request, deadline=_deadline(deadline, now))
+    object.__setattr__(with_deadline, "_shape", request.shape)
+    return with_deadline
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _checked(
+    asked: tuple[tuple[object, object], ...],
+    kinds: tuple[type, ...],
+    task_type: object,
+    sla_multiplier: object,
+    family: object,
+    user_id: object,
+    target_worker_id: object,
+    constraints: tuple[tuple[object, object], ...] | None,
+    unplaceable: object,
+    default_amounts: tuple[int, int],
+) -> TaskRequest:
+    given: dict[object, object] = dict(asked)
+    for name in given:
+        if name not in RESOURCE_NAMES:
+            raise InvalidRequest("resources", name, "the keys " + ", ".join(RESOURCE_NAMES))
+    cpu, memory, gpu, storage = (given.get(name) for name in RESOURCE_NAMES)
+    default_cpu, default_memory = default_amounts
+    amounts = Resources(
+        cpu_milli=default_cpu if cpu is None else _cpu_milli(cpu),
+        memory_kib=default_memory if memory is None else _memory_kib(memory),
+        gpu_milli=0 if gpu is None else _gpu_milli(gpu),
+        storage_kib=0 if storage is None else to_kib(parse_gib(storage, "storage")),
+    )
+    if task_type is not None:
+        kind = validate_task_type(task_type)
+    else:
+        kind = infer_task_type(
+            0.0 if cpu is None else parse_number(cpu, "cpu"),
+            0.0 if memory is None else parse_gib(memory, "memory"),
+            amounts.gpu,
+        )
+    return TaskRequest(
+        resources=amounts,
+        task_type=kind,
+        explicit_type=task_type is not None,
+        sla_multiplier=_optional_multiplier(sla_multiplier),
+        family=_optional_label(family, "family"),
+        user_id=_optional_label(user_id, "user_id"),
+        target_worker_id=_optional_label(target_worker_id, "target_worker_id", NODE_NAME_LIMIT),
+        constraints=_constraints(None if constraints is None else dict(constraints)),
+        unplaceable=_unplaceable(unplaceable),
+    )
+
+
+def _asked_of(resources: Resources) -> tuple[tuple[object, object], ...]:
+    checked = _integer_amounts(
+        resources.cpu_milli, resources.memory_kib, resources.gpu_milli, resources.storage_kib
+    )
+    amounts = (checked.cpu, checked.memory, checked.gpu, checked.storage)
+    return tuple((name, amount) for name, amount in zip(RESOURCE_NAMES, amounts, strict=True) if amount)
+
+
+def _cpu_milli(given: object) -> int:
+    cpu = parse_number(given, "cpu")
+    if cpu == 0:
+        raise InvalidRequest(
+            "cpu", given, f"more than 0 cores, at most {LARGEST:g}; leave it out for the default"
+        )
+    return to_milli(cpu)
+
+
+def _memory_kib(given: object) -> int:
+    kib = to_kib(parse_gib(given, "memory"))
+    if kib < LEAST_MEMORY_KIB:
+        raise InvalidRequest("memory", given, f"6 MiB to {LARGEST:g} GiB; leave it out for the default")
+    return kib
+
+
+def _gpu_milli(given: object) -> int:
+    gpu = parse_number(given, "gpu")
+    if gpu > 1 and gpu != int(gpu):
+        raise InvalidRequest("gpu", given, _GPU_ALLOWED)
+    return to_milli(gpu)
+
+
+def _resources_from_header(header: dict[Any, Any]) -> Resources:
+    amounts = _integer_amounts(
+        header.get("cpu_milli", DEFAULT_CPU_MILLI),
+        header.get("memory_kib", DEFAULT_MEMORY_KIB),
+        header.get("gpu_milli", 0),
+        header.get("storage_kib", 0),
+    )
+    if amounts.cpu_milli == 0:
+        raise InvalidRequest("cpu_milli", 0, "a whole number above 0")
+    if amounts.memory_kib < LEAST_MEMORY_KIB:
+        raise InvalidRequest("memory_kib", amounts.memory_kib, f"at least {LEAST_MEMORY_KIB}")
+    return amounts
+
+
+def _type_from_header(header: dict[Any, Any], resources: Resources) -> TaskType:
+    if "task_type" in header:
+        return validate_task_type(header["task_type"])
+    cpu = resources.cpu if "cpu_milli" in header else 0.0
+    memory = resources.memory if "memory_kib" in header else 0.0
+    return infer_task_type(cpu, memory, resources.gpu)
+
+
+def _integer_amounts(cpu: object, memory: object, gpu: object, storage: object) -> Resources:
+    for name, amount, per_unit in (
+        ("cpu_milli", cpu, MILLI),
+        ("memory_kib", memory, KIB_PER_GIB),
+        ("gpu_milli", gpu, MILLI),
+        ("storage_kib", storage, KIB_PER_GIB),
+    ):
+        if type(amount) is not int or not 0 <= amount <= LARGEST * per_unit:
+            raise InvalidRequest(name, amount, f"a whole number from 0 to {int(LARGEST) * per_unit}")
+    checked = Resources(cast(int, cpu), cast(int, memory), cast(int, gpu), cast(int, storage))
+    if checked.gpu_milli > MILLI and checked.gpu_milli % MILLI:
+        raise InvalidRequest("gpu_milli", gpu, _GPU_ALLOWED)
+    return checked
+
+
+def _optional_multiplier(given: object) -> float | None:
+    return None if given is None else validate_multiplier(given)
+
+
+def _optional_label(given: object, name: str, limit: int = LABEL_LIMIT) -> str | None:
+    return None if given is None else _label(given, name, limit)
+
+
+def _label(given: object, name: str, limit: int = LABEL_LIMIT) -> str:
+    if isinstance(given, str) and 0 < len(given) <= limit and given.isprintable() and given.strip():
+        return str(given)
+    raise InvalidRequest(name, given, f"a text of 1 to {limit} printable characters, not blank")
+
+
+def _constraints(given: object) -> Constraints:
+    if given is None:
+        return ()
+    if not isinstance(given, dict):
+        raise InvalidRequest("constraints", given, "a mapping of label to value, both text")
+    if len(given) > CONSTRAINTS_LIMIT:
+        raise InvalidRequest("constraints", f"{len(given)} labels", f"at most {CONSTRAINTS_LIMIT} labels")
+    pairs = [(_label(name, "constraints"), value) for name, value in given.items()]
+    return tuple(sorted((name, _label(value, f"constraints[{name}]")) for name, value in pairs))
+
+
+def _unplaceable(given: object) -> Unplaceability:
+    if given is None or given == "wait":
+        return "wait"
+    if given == "reject":
+        return "reject"
+    raise InvalidRequest("unplaceable", given, "'wait' or 'reject'")
+
+
+def _deadline(given: object, now: float) -> float:
+    if isinstance(given, timedelta):
+        if given <= timedelta(0):
+            raise InvalidRequest("deadline", str(given), "a time span above 0 from now")
+        return now + given.total_seconds()
+    if not isinstance(given, datetime):
+        raise InvalidRequest("deadline", given, "a datetime with a time zone, or a timedelta from now")
+    if given.utcoffset() is None:
+        raise InvalidRequest("deadline", given.isoformat(), "a datetime with a time zone (tzinfo)")
+    try:
+        due = given.timestamp()
+    except (OverflowError, ValueError):
+        due = -math.inf
+    if due <= now:
+        raise InvalidRequest("deadline", given.isoformat(), "a moment in the future")
+    return due
+
+
+def _epoch_seconds(given: object) -> float:
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < 1e13:
+        return float(given)
+    raise InvalidRequest("deadline", given, "epoch seconds above 0")
