@@ -44,8 +44,10 @@ class Limits:
 
     #: Most processes and threads at once.
     pids: int = 4096
-    #: Bytes of output that are kept while a job runs; beyond it the oldest output goes.
-    log_bytes: int = 10 * 1024 * 1024
+    #: Bytes of output that are kept while a job runs; beyond it the oldest output goes. The engine holds up
+    #: to 1 MB of each stream back and stores short lines sixfold: with much less room, a chatty stream pushes
+    #: the other's last words out.
+    log_bytes: int = 32 * 1024 * 1024
     #: Bytes of each output stream that the result carries.
     tail_bytes: int = 8 * 1024
 
@@ -188,3 +190,6 @@ class Runner(Protocol):
 
     def adopt(self) -> list[LiveJob]:
         """Jobs of this node that run, or have ended and not been taken, from before a restart."""
+
+    def close(self) -> None:
+        """Give up connections; call it when no job runs any more."""

@@ -125,7 +125,11 @@ class DockerRunner:
                 client = docker.APIClient(
                     **options, version="auto", timeout=CALL_TIMEOUT_S, max_pool_size=self._max_connections
                 )
-                info = client.info()
+                try:
+                    info = client.info()
+                except BaseException:
+                    client.close()
+                    raise
                 self._engine_cores = int(info.get("NCPU") or 0)
                 local = self._where().startswith("unix://") or self._where().startswith("/")
                 self._job_groups = (
@@ -404,6 +408,13 @@ class DockerRunner:
     def adopt(self) -> list[LiveJob]:
         """Containers of this node, by their labels; see `Runner.adopt`."""
         return self._list({})
+
+    def close(self) -> None:
+        """Close the connections to the engine; see `Runner.close`."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
 
     def _list(self, labels: dict[str, str]) -> list[LiveJob]:
         wanted = {NAMESPACE_LABEL: self._namespace, NODE_LABEL: self._node, **labels}

@@ -440,6 +440,9 @@ class ProcessRunner:
             found.append(LiveJob(state.task_id, state.attempt, state.node, alive(state), str(state.pid)))
         return found
 
+    def close(self) -> None:
+        """Nothing is held open between runs; see `Runner.close`."""
+
 
 def _id_or_name(user: str) -> int | str | None:
     return None if not user else int(user) if user.isdecimal() else user

@@ -1,0 +1,217 @@
+"""What only containers promise."""
+
+import contextlib
+import gc
+import threading
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from cloudai.containers import EngineUnavailable, ImageNotFound, PullDenied, Refused, Stopped
+from cloudai_workers.runners.base import Limits, StopHandle, job_name
+from cloudai_workers.runners.docker_runner import DockerRunner
+from cloudai_workers.runners.policy import NodePolicy
+
+pytestmark = pytest.mark.docker
+
+
+def status(text):
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def test_limits_seen_from_inside(docker_runner, make_job, control):
+    script = "cat /proc/self/status; ls /sys/class/net"
+    result = docker_runner.run(make_job(["sh", "-c", script]), control)
+    seen = status(result.stdout_tail)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(seen[kind], 16) == 0, kind
+    assert seen["NoNewPrivs"] == "1"
+    assert result.stdout_tail.splitlines()[-1] == "lo"  # no network
+
+
+def test_limits_as_the_engine_holds_them(docker_runner, engine, make_job, task_id):
+    job = make_job(["sleep", "600"], cpu_milli=250, memory_mib=48, limits=Limits(pids=33))
+    control = StopHandle()
+    seen = {}
+
+    def look():
+        # `since` brings back a start that came before the stream was open.
+        for line in engine.events(
+            decode=True,
+            since=int(time.time()) - 1,
+            filters={"event": "start", "label": f"cloudai.task={task_id}"},
+        ):
+            seen.update(engine.inspect_container(line["id"]))
+            control.stop()
+            return
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    with pytest.raises(Stopped):
+        docker_runner.run(job, control)
+    watcher.join()
+    host = seen["HostConfig"]
+    assert host["NanoCpus"] == 250_000_000
+    assert host["Memory"] == host["MemorySwap"] == 48 << 20
+    assert host["PidsLimit"] == 33
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["NetworkMode"] == "none"
+    assert not host["Privileged"]
+    assert "max-size" in host["LogConfig"]["Config"]
+    assert seen["Name"] == f"/{job_name(task_id, 1)}"
+    labels = seen["Config"]["Labels"]
+    assert (labels["cloudai.task"], labels["cloudai.attempt"], labels["cloudai.node"]) == (
+        task_id,
+        "1",
+        "runner-test",
+    )
+
+
+def test_the_process_limit_holds(docker_runner, make_job, control):
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 3 & done; echo no limit"
+    with pytest.raises(Exception, match="exit code") as caught:
+        docker_runner.run(make_job(["sh", "-c", script], limits=Limits(pids=5)), control)
+    assert "no limit" not in caught.value.result.stdout_tail
+
+
+def test_more_cores_than_the_engine_has_are_cut_to_what_it_has(docker_runner, make_job, control):
+    assert docker_runner.run(make_job(["true"], cpu_milli=500_000), control).exit_code == 0
+    assert docker_runner.run(make_job(["true"], cpu_milli=1), control).exit_code == 0
+
+
+def test_workdir_and_user(docker_runner, make_job, control):
+    result = docker_runner.run(make_job(["sh", "-c", "pwd; id -u"], workdir="/tmp", user="1234:5"), control)
+    assert result.stdout_tail == "/tmp\n1234\n"
+
+
+def test_an_allowed_volume(engine, image, make_job, control, tmp_path):
+    (tmp_path / "in").write_text("payload")
+    runner = DockerRunner(node="runner-test", policy=NodePolicy(volumes=(str(tmp_path),)))
+    mount = {str(tmp_path): {"bind": "/in", "mode": "ro"}}
+    job = make_job(
+        ["sh", "-c", "cat /in/in; touch /in/x || echo read-only"],
+        volumes=mount,
+        volumes_allowlist=(str(tmp_path),),
+    )
+    with contextlib.closing(runner):
+        assert runner.run(job, control).stdout_tail == "payloadread-only\n"
+
+
+def test_an_image_that_is_not_here(docker_runner, make_job, control):
+    with pytest.raises(ImageNotFound, match="pull is 'never'"):
+        docker_runner.run(make_job(["true"], image="cloudai/absent:none"), control)
+
+
+def test_an_image_without_a_command(docker_runner, make_job, control):
+    with pytest.raises(Exception, match=r"[Nn]o command specified"):
+        docker_runner.run(make_job(None), control)
+
+
+def test_a_gpu_that_is_not_there_is_the_nodes_fault(docker_runner, engine, make_job, control):
+    if "nvidia" in engine.info().get("Runtimes", {}):
+        pytest.skip("this engine has GPUs")
+    job = make_job(["true"])
+    job = replace(job, reservation=replace(job.reservation, gpu_devices=("GPU-0",)))
+    with pytest.raises(EngineUnavailable):
+        docker_runner.run(job, control)
+
+
+# The SDK leaves the socket open whose connect failed; it is collected here, so that no other test sees it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_engine(make_job, control):
+    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock")
+    assert "/nowhere/docker.sock" in runner.check()
+    with pytest.raises(EngineUnavailable, match="nowhere"):
+        runner.run(make_job(["true"]), control)
+    gc.collect()
+
+
+def start_by_hand(engine, runner, job, command, *, start=True):
+    """A container as a node that has died left it."""
+    config = {
+        "Image": job.spec.image,
+        "Cmd": command,
+        "Labels": {
+            "cloudai.task": job.task_id,
+            "cloudai.attempt": str(job.attempt),
+            "cloudai.node": job.node,
+            "cloudai.namespace": runner._namespace,
+        },
+        "HostConfig": {"NetworkMode": "none"},
+    }
+    container = engine.create_container_from_config(config, job_name(job.task_id, job.attempt))["Id"]
+    if start:
+        engine.start(container)
+    return container
+
+
+def test_a_live_container_is_adopted_not_started_again(docker_runner, engine, make_job, control):
+    job = make_job(["echo", "a second run"])
+    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "sleep 1; echo the first run"])
+    assert [(live.attempt, live.running) for live in docker_runner.adopt()] == [(1, True)]
+    result = docker_runner.run(job, control)
+    assert (result.container_id, result.stdout_tail) == (container, "the first run\n")
+
+
+def test_a_paused_container_is_adopted_and_goes_on(docker_runner, engine, make_job, control):
+    job = make_job(["true"])
+    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "sleep 1; echo thawed"])
+    engine.pause(container)
+    assert docker_runner.run(job, control).stdout_tail == "thawed\n"
+
+
+def test_an_ended_container_gives_its_result(docker_runner, engine, make_job, control):
+    job = make_job(["true"])
+    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "echo over; exit 4"])
+    engine.wait(container)
+    assert [live.running for live in docker_runner.adopt()] == [False]
+    with pytest.raises(Exception, match="exit code 4") as caught:
+        docker_runner.run(job, control)
+    assert caught.value.result.stdout_tail == "over\n"
+
+
+def test_a_container_that_was_made_but_never_started_is_started(docker_runner, engine, make_job, control):
+    job = make_job(["true"])
+    start_by_hand(engine, docker_runner, job, ["echo", "at last"], start=False)
+    assert docker_runner.run(job, control).stdout_tail == "at last\n"
+
+
+def test_somebody_elses_container_of_that_name_is_left_alone(docker_runner, engine, make_job, control):
+    job = make_job(["true"])
+    name = job_name(job.task_id, 1)
+    other = engine.create_container_from_config({"Image": job.spec.image, "Cmd": ["true"]}, name)["Id"]
+    try:
+        with pytest.raises(Refused, match=name):
+            docker_runner.run(job, control)
+        assert engine.inspect_container(name)["Id"] == other
+    finally:
+        engine.remove_container(other, force=True)
+
+
+def test_pulls_are_timed_and_their_failures_told_apart(docker_runner, make_job, control, registry):
+    name = f"{registry.address}/team/busybox:v1"
+    result = docker_runner.run(make_job(["echo", "pulled"], image=name, pull="missing"), control)
+    assert result.stdout_tail == "pulled\n"
+    assert result.pull_s > 0
+    with pytest.raises(ImageNotFound):
+        docker_runner.run(
+            make_job(["true"], image=f"{registry.address}/team/absent:v1", pull="missing"), control
+        )
+    with pytest.raises(PullDenied):
+        docker_runner.run(
+            make_job(["true"], image=f"{registry.address}/private/x:v1", pull="missing"), control
+        )
+    with pytest.raises(EngineUnavailable, match="pulling"):
+        docker_runner.run(make_job(["true"], image="127.0.0.1:1/x:v1", pull="always"), control)
+
+
+def test_a_stop_does_not_wait_for_the_registry(docker_runner, make_job, registry):
+    control = StopHandle()
+    threading.Thread(target=lambda: (registry.asked_slowly.wait(30), control.stop("too slow"))).start()
+    with pytest.raises(Stopped, match="too slow"):
+        docker_runner.run(
+            make_job(["true"], image=f"{registry.address}/slow/{uuid.uuid4().hex}:v1", pull="always"), control
+        )
