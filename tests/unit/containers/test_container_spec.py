@@ -48,7 +48,9 @@ def test_commands_that_are_refused(command):
     assert refused(command=command).field.startswith("command")
 
 
-@pytest.mark.parametrize("env", [{"A=B": "x"}, {"": "x"}, {"A": 1}, {"A": "\0"}, {1: "x"}, ["A=1"], {"\udc00": "x"}])
+@pytest.mark.parametrize(
+    "env", [{"A=B": "x"}, {"": "x"}, {"A": 1}, {"A": "\0"}, {1: "x"}, ["A=1"], {"\udc00": "x"}]
+)
 def test_environments_that_are_refused(env):
     assert refused(env=env).field.startswith("env")
 
@@ -152,11 +154,18 @@ def test_a_specification_survives_the_message(command, env, timeout, pull):
     assert ContainerSpec.from_kwargs(json.loads(json.dumps(spec.to_kwargs()))) == spec
 
 
-@given(st.dictionaries(st.sampled_from(["image", "command", "env", "volumes", "timeout", "user"]), st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=6,
-)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["image", "command", "env", "volumes", "timeout", "user"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ),
+    )
+)
 def test_junk_in_a_message_raises_nothing_but_invalid_request(kwargs):
     try:
         ContainerSpec.from_kwargs(kwargs)

@@ -5,7 +5,13 @@ import os
 import psutil
 import pytest
 
-from cloudai_workers.capacity import InvalidCapacity, Telemetry, detect_capacity, detect_cores, detect_memory_bytes
+from cloudai_workers.capacity import (
+    InvalidCapacity,
+    Telemetry,
+    detect_capacity,
+    detect_cores,
+    detect_memory_bytes,
+)
 from cloudai_workers.runners.cgroups import JobGroup, read_usage
 
 

@@ -8,7 +8,9 @@ from cloudai_workers.runners.policy import NodePolicy, admit
 
 def volume(path, mode="ro"):
     # The producer's list allows everything; only the node's counts here.
-    return validate_container("x", volumes={str(path): {"bind": "/in", "mode": mode}}, volumes_allowlist=("/",))
+    return validate_container(
+        "x", volumes={str(path): {"bind": "/in", "mode": mode}}, volumes_allowlist=("/",)
+    )
 
 
 def test_a_folder_below_an_allowed_one_is_mounted(tmp_path):

@@ -30,17 +30,16 @@ from cloudai_workers.runners import cgroups
 from cloudai_workers.runners.base import Job, LiveJob, StopHandle, job_name
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
 from cloudai_workers.runners.policy import Admitted, NodePolicy, admit
+from cloudai_workers.runners.process_output import both_output, chunks, follow_output, tail_output
 from cloudai_workers.runners.process_state import (
     JobFolder,
     ProcessState,
     alive,
     boot_id,
     drop_oldest,
-    first_data,
     folders,
     started_ticks,
 )
-from cloudai_workers.runners.tails import Tail
 from cloudai_workers.runners.watch import Outcome, Watch
 
 log = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ log = logging.getLogger(__name__)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds that killed processes may take to end.
 KILL_TIMEOUT_S = 30.0
-#: Seconds between looks at a file that is followed.
-FOLLOW_EVERY_S = 0.1
 
 # The shell says "Killed" on its own standard error when a signal ends the command, so the job's goes through
 # descriptor 3; in a subshell, because a redirection of the command itself would hold for that word too.
@@ -318,7 +315,7 @@ class ProcessRunner:
             if outcome is Outcome.ENDED:
                 raise EngineUnavailable("the job ended while its node was away and left no exit code")
             exit_code = 128 + signal.SIGKILL
-        stdout, stderr = (_tail(path, job.limits.tail_bytes) for path in (folder.stdout, folder.stderr))
+        stdout, stderr = (tail_output(path, job.limits.tail_bytes) for path in (folder.stdout, folder.stderr))
         self._keep_log(job, folder)
         result = ContainerResult(
             exit_code=exit_code,
@@ -351,7 +348,7 @@ class ProcessRunner:
         self._log_dir.mkdir(parents=True, exist_ok=True)
         with (self._log_dir / f"{job_name(job.task_id, job.attempt)}.log").open("wb") as kept:
             for path in (folder.stdout, folder.stderr):
-                kept.writelines(_chunks(path))
+                kept.writelines(chunks(path))
 
     def _end_child(self, child: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -421,14 +418,14 @@ class ProcessRunner:
         live = [folder for folder in folders(self._root) if (s := folder.state()) and s.task_id == task_id]
         if live:
             latest = max(live, key=lambda folder: int(folder.path.name.rpartition("-")[2]))
-            return _follow(latest) if follow else _both(latest)
+            return follow_output(latest) if follow else both_output(latest)
         kept = sorted(
             self._log_dir.glob(f"{job_name(task_id, 0)[:-1]}*.log") if self._log_dir else (),
             key=lambda path: int(path.stem.rpartition("-")[2]),
         )
         if not kept:
             raise LookupError(f"this node has no output of task {task_id}")
-        return _chunks(kept[-1])
+        return chunks(kept[-1])
 
     def adopt(self) -> list[LiveJob]:
         """Jobs of this node, by their folders; see `Runner.adopt`."""
@@ -479,41 +476,3 @@ def _reap(child: subprocess.Popen[bytes]) -> tuple[int, cgroups.Usage]:
     inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = used.ru_maxrss * 1024 if used.ru_maxrss > inherited else None
     return (code if code >= 0 else 128 - code), cgroups.Usage(peak, used.ru_utime + used.ru_stime)
-
-
-def _tail(path: Path, limit: int) -> Tail:
-    tail = Tail(limit)
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - limit))
-        tail.feed(file.read(limit))
-    tail.lost_before = size > limit
-    return tail
-
-
-def _chunks(path: Path, offset: int = 0) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(first_data(file.fileno(), offset))
-        while chunk := file.read(65536):
-            yield chunk
-
-
-def _both(folder: JobFolder) -> Iterator[bytes]:
-    yield from _chunks(folder.stdout)
-    yield from _chunks(folder.stderr)
-
-
-def _follow(folder: JobFolder) -> Iterator[bytes]:
-    with contextlib.ExitStack() as closing:
-        files = [closing.enter_context(path.open("rb")) for path in (folder.stdout, folder.stderr)]
-        for file in files:
-            file.seek(first_data(file.fileno(), 0))
-        while True:
-            state = folder.state()
-            over = state is None or not alive(state)
-            for file in files:
-                while chunk := file.read(65536):
-                    yield chunk
-            if over:  # seen before the last read, so nothing is missed
-                return
-            time.sleep(FOLLOW_EVERY_S)
