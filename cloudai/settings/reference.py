@@ -107,7 +107,7 @@ def _section_text(section: str) -> str:
 
 
 def _default_text(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True, validated_data={})
     return "" if value is None and type(None) in get_args(field.annotation) else toml_value(value)
 
 

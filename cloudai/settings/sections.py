@@ -250,7 +250,7 @@ class NodeSettings(Section):
         (), description="Images that a job may run, `*` matches any text. Empty: every image."
     )
     secrets_allowlist: TextList = Field(
-        (), description='Secrets that a job may name, such as "env:JOB_*" or "file:/etc/secrets/*". Empty: none.'
+        (), description='Secrets a job may name, such as "env:JOB_*" or "file:/etc/secrets/*". Empty: none.'
     )
     work_dir: str = Field(
         "",
