@@ -93,11 +93,11 @@ class CloudAI(Celery):  # type: ignore[misc]
         scheme = parse_url(url)["transport"]
         if scheme not in _BROKERS:
             raise ConfigurationError(
-                [f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis://, rediss:// or sentinel://"]
+                f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis://, rediss:// or sentinel://"
             )
         if self.conf.broker_transport_options.get("global_keyprefix"):
             raise ConfigurationError(
-                ["broker_transport_options: global_keyprefix: leave it out and set redis.namespace, which serves the same end"]
+                "broker_transport_options: global_keyprefix: leave it out and set redis.namespace, which serves the same end"
             )
         redis_settings = self.settings.redis.model_copy(update={"url": url})
         return Deployment(self.settings.model_copy(update={"redis": redis_settings}))

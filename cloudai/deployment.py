@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from functools import cached_property
 
 import redis
 
+from cloudai.dispatcher import Dispatcher
+from cloudai.errors import ClusterFull, DuplicateTask
 from cloudai.fleet_view import FleetView
 from cloudai.names import Keys
 from cloudai.placing import Placing
 from cloudai.settings import Settings
 from cloudai.state.fleet import Fleet
-from cloudai.state.ledger import Ledger
+from cloudai.state.ledger import Ledger, Placement, Submission
 from cloudai.state.parameters import ParameterStore
 from cloudai.state.scripts import Scripts
 from cloudai.state.sweep import Sweep
 from cloudai.state.tau import TauTable
+
+#: How long a submission waits for the disk under durability = "strict", milliseconds.
+WAITAOF_TIMEOUT_MS = 5000
 
 #: Deployments of this process by key: kombu makes transports from a URL and options, and finds its deployment here.
 _known: weakref.WeakValueDictionary[str, Deployment] = weakref.WeakValueDictionary()
@@ -85,6 +91,43 @@ class Deployment:
     @cached_property
     def placing(self) -> Placing:
         return Placing(self.view, self.ledger, self.settings)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.placing,
+            self.view,
+            self.ledger,
+            starvation_after_s=self.settings.scheduling.starvation_after_s,
+        )
+
+    def submit(
+        self, submission: Submission, candidates: Sequence[tuple[str, str]], client: redis.Redis | None = None
+    ) -> Placement:
+        """Put a submission into the ledger and learn from the answer.
+
+        ClusterFull and DuplicateTask: nothing was written.
+        """
+        view = self.view
+        placement = self.ledger.place(submission, candidates, view.version, client)
+        with view.lock:
+            view.saw_time(placement.now)
+            view.apply(placement.changes)
+        if placement.status == "full":
+            raise ClusterFull(
+                f"{self.settings.limits.max_in_flight} tasks are unfinished (limits.max_in_flight): submit again when some "
+                "have ended"
+            )
+        if placement.status == "busy":
+            raise DuplicateTask(
+                f"task {submission.task_id}: a task with this id is unfinished already; leave task_id out, or wait"
+            )
+        if self.settings.redis.durability == "strict":
+            (client or self.client).execute_command("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
+        # It waits although something seemed to fit: the view was behind, or others of its shape are first in line.
+        if placement.status == "waiting" and candidates:
+            self.dispatcher.run()
+        return placement
 
 
 def deployment_of(key: str | None) -> Deployment | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cloudai.scheduling.errors import InvalidParameters
+from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams, differences
 from cloudai.scheduling.snapshot import FleetSnapshot
 from cloudai.scheduling.task_types import INITIAL_TAU
@@ -41,6 +42,7 @@ class FleetView:
         self.tau: dict[str, float] = {str(k): v for k, v in INITIAL_TAU.items()}
         #: The parameters in force; the defaults until some were published.
         self.parameters: GAParams = GAParams()
+        self._assumed: dict[str, NodeState] = {}
         self._fixed: dict[str, FixedFields] = {}
         self._clock_offset_s = time.time() - time.monotonic()
         self._refreshed = float("-inf")
@@ -107,7 +109,22 @@ class FleetView:
                     states.append(read_row(row, fixed))
             self.snapshot.apply(states)
             self.version = max(self.version, int(rows[-1][1]))
-            self.snapshot.version = self.version
+
+    def assume(self, state: NodeState) -> None:
+        """Decide as if this row were true already, until `forget_assumptions`."""
+        self._assumed.setdefault(state.name, self.snapshot.states[self.snapshot.index[state.name]])
+        self.snapshot.apply([state])
+
+    def forget_assumptions(self) -> None:
+        """Go back to what Redis has said last of every row that was assumed."""
+        restored = []
+        for name, state in self._assumed.items():
+            known = self.snapshot.states[self.snapshot.index[name]]
+            # A row that Redis has sent meanwhile carries a later version.
+            if known.version == state.version:
+                restored.append(state)
+        self._assumed.clear()
+        self.snapshot.apply(restored)
 
     def _is_unknown(self, row: Row) -> bool:
         fixed = self._fixed.get(row[0].decode())

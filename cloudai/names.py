@@ -137,6 +137,7 @@ PERMANENT_KEYS: dict[str, str] = {
     "fleet": "one member a node",
     "fleet:version": "a counter",
     "heartbeats": "one member a node",
+    "gone": "one member a node that has left or is lost, until it is forgotten",
     "live": "a counter",
     "waiting": "unfinished tasks",
     "waiting:shapes": "shapes of waiting tasks",

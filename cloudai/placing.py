@@ -10,6 +10,7 @@ from cloudai.scheduling.deadlines import sla_seconds
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
 from cloudai.scheduling.pipeline import Placer
+from cloudai.scheduling.policies import GuardState
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.scheduler import Context
 from cloudai.settings import Settings
@@ -17,6 +18,19 @@ from cloudai.state.ledger import Ledger
 from cloudai.submission import RequestHeader
 
 logger = logging.getLogger(__name__)
+
+
+def _say(decision: Decision, rate: float) -> None:
+    """Tell the operator that the share of fallbacks has crossed a bound (spec section 5)."""
+    share = f"{rate:.0%} of the latest decisions, lately {decision.fallback_reason or 'none'} {decision.fallback_detail}"
+    if decision.guard_event is GuardState.ALERT:
+        logger.warning("fallback-alert: Round-Robin had to decide %s. See `cloudai explain` of such a task", share)
+    elif decision.guard_event is GuardState.TAKEN_OVER:
+        logger.error(
+            "fallback-takeover: Round-Robin decides everything from now on, until the cause is gone (%s)", share
+        )
+    else:
+        logger.warning("fallback-over: the scheduler decides again")
 
 
 class Placing:
@@ -35,7 +49,10 @@ class Placing:
         now = view.now()
         slack = self._sla(request, tau) if deadline is None else deadline - now
         context = Context(snapshot=view.snapshot, parameters=view.parameters, tau=tau, slack_s=slack, now=now)
-        return self.placer.decide(task_id, request, context)
+        decision = self.placer.decide(task_id, request, context)
+        if decision.guard_event is not None:
+            _say(decision, self.placer.policy.guard.rate)
+        return decision
 
     def decide_into(self, header: RequestHeader) -> None:
         """Decide for a submission and write candidates, decision record and predictions into its header."""
@@ -49,10 +66,18 @@ class Placing:
             raise Unplaceable(decision.why_never)
         header["cand"] = decision.candidate_features()
         header["rec"] = decision.to_record()
+        header["fb"] = decision.fallback_reason
         header["tau"] = decision.tau
         header["sla"] = self._sla(request, decision.tau)
         header["pred"] = decision.predicted_s
         header["par"] = decision.parameters_version
+
+    def best_runtime(self, request: TaskRequest) -> float:
+        """Runtime on the fastest node when it is idle, seconds: what a waiting task can hope for."""
+        parameters = self._view.parameters
+        kind = request.task_type
+        fastest = min(parameters.speed.get(kind, {}).values(), default=1.0)
+        return self._tau(request) * parameters.base.get(kind, 1.0) * fastest
 
     def _tau(self, request: TaskRequest) -> float:
         return self._view.tau[str(request.task_type)]

@@ -115,6 +115,7 @@ def read_submission(
         request=request_json,
         message=dumps(stored),
         decision=header["rec"],
+        fallback=header["fb"],
         extra=tuple(extra),
     )
     return submission, header["cand"]

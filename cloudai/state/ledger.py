@@ -6,7 +6,7 @@
 
 Fields of an entry (hash `task:<id>`): state, node, attempt (fencing token, one for each placement), devices (GPU indices),
 cpu / memory / gpu / storage (1/1000 core, KiB, 1/1000 device, KiB), type, shape, request (JSON), name, arrival, deadline,
-submitted, placed, claimed, since, finished (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold,
+submitted, placed, claimed, since, finished, expires (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold,
 features, tau, predicted, parameters, family, user, reason, sla_success, runtime.
 """
 
@@ -60,6 +60,10 @@ class Submission:
     message: str
     #: Record of the decision, "" where none was made.
     decision: str
+    #: Why Round-Robin decided in place of the scheduler, "" if it did not.
+    fallback: str = ""
+    #: The attempt whose body publishes its own task again (retry, replace); 0: a submission from outside.
+    from_attempt: int = 0
     #: Kept with the entry: pairs of field name and value.
     extra: tuple[tuple[str, str | int | float], ...] = ()
 
@@ -68,7 +72,7 @@ class Submission:
 class Placement:
     """What became of a submission."""
 
-    #: placed | waiting | delayed | next | duplicate | busy | revoked | full
+    #: placed | waiting | delayed | next | duplicate | busy | revoked | stale | full
     status: str
     node: str
     attempt: int
@@ -149,6 +153,8 @@ class Proposal:
 
     task_id: str
     decision: str
+    #: Why Round-Robin decided in place of the scheduler, "" if it did not.
+    fallback: str
     candidates: tuple[tuple[str, str], ...]
 
 
@@ -173,7 +179,8 @@ class Ledger:
         args: list[str | int | float] = [
             s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
             "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries, s.request,
-            s.message, s.decision, self._decision_ttl_s, since, self._max_live, 2 * len(s.extra),
+            s.message, s.decision, self._decision_ttl_s, since, self._max_live, s.fallback, s.from_attempt,
+            2 * len(s.extra),
         ]  # fmt: skip
         for pair in s.extra:
             args += pair
@@ -190,8 +197,11 @@ class Ledger:
     ) -> Placement:
         """Reserve the first candidate that still fits and ring its node, or let the task wait.
 
-        Idempotent on the nonce. A task that is running keeps the message as its next one. Nothing is written for the
-        statuses duplicate, busy, revoked and full. `since` is the caller's fleet version.
+        Idempotent on the nonce. A task that is running keeps the message, and what it asks for, as its next one; deadline
+        and arrival stay. An id that has ended and is settled may be used again; its attempts are counted on.
+
+        Nothing is written for the statuses duplicate; busy (the id is unfinished, or not settled yet); revoked; stale
+        (`from_attempt` is not the attempt that runs); full. `since` is the caller's fleet version.
         """
         reply = self.scripts.place.run(
             client or self.client, self.keys.prefix, *self.place_args(submission, candidates, since)
@@ -199,7 +209,11 @@ class Ledger:
         return read_placement(reply)
 
     def waiting(self, since: int, *, rows: int = 1000, shapes: int = 32, each: int = 16) -> WaitingSet:
-        """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes."""
+        """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes.
+
+        Where more shapes wait, half are the most urgent, and the rest are some with a deadline ahead and some by
+        chance: every shape has its turn.
+        """
         now, total, found, changes = self.scripts.waiting.run(
             self.client, self.keys.prefix, since, rows, shapes, each
         )
@@ -229,18 +243,24 @@ class Ledger:
         """
         args: list[str | int] = [since, rows, self._decision_ttl_s]
         for proposal in proposals:
-            args += (proposal.task_id, proposal.decision, len(proposal.candidates))
+            args += (proposal.task_id, proposal.decision, proposal.fallback, len(proposal.candidates))
             for candidate in proposal.candidates:
                 args += candidate
         now, results, changes = self.scripts.place_waiting.run(self.client, self.keys.prefix, *args)
         return float(now), [node.decode() for node in results], changes
 
     def hold(self, task_id: str, node: str) -> bool:
-        """Keep a node for a waiting task: nothing else is placed there until the task is. False: not possible now."""
+        """Keep a node for a waiting task: nothing else is placed there until the task is placed, ends, or gets another.
+
+        False: the task does not wait for capacity, or the node is not up or is kept for another task.
+        """
         return bool(self.scripts.hold.run(self.client, self.keys.prefix, task_id, node))
 
     def claim(self, task_id: str, node: str, incarnation: str, client: Redis | None = None) -> Claim | None:
-        """Take a placed task. None: it is not placed on this incarnation of the node (cancelled, moved, taken already)."""
+        """Take a placed task. None: it is not placed on this incarnation of the node (cancelled, moved, taken already).
+
+        Also None while the node's heartbeat is older than its timeout: it must be heard first; Fleet.ring rings again.
+        """
         reply = self.scripts.claim.run(client or self.client, self.keys.prefix, task_id, node, incarnation)
         if reply is None:
             return None
@@ -270,17 +290,22 @@ class Ledger:
         started: float = 0.0,
         usage: Mapping[str, str | float | int] | None = None,
     ) -> Finish:
-        """End an attempt: release its reservation, learn tau (spec section 2), set sla_success (section 3), append one event.
+        """End an attempt: release its reservation, learn tau (spec section 2), set sla_success (section 3), append its event.
 
         `outcome` is a final state, or `retried` (a next message must exist) or `requeued`. Any attempt but the one
-        that runs changes nothing and is answered `stale`. `runtime_s` None: nothing to learn from.
+        that runs changes nothing and is answered `stale`. `runtime_s` in seconds, None: nothing to learn from; one that
+        is not finite and positive is refused and counted (tau_samples_refused).
+
+        The task ends, except: `requeued` waits again; where a next message exists, that one waits (`next`). A task that
+        was cancelled meanwhile does neither; it, or a retry that was never published, ends `unsettled`. The event
+        `finished` tells by `final` (1 or 0) whether the task ended with its attempt.
         """
         pairs: list[str | float | int] = []
         for name, value in (usage or {}).items():
             pairs += (name, value)
         reply = self.scripts.finish.run(
-            self.client, self.keys.prefix, task_id, attempt, outcome, -1 if runtime_s is None else runtime_s,
-            learning_rate, self._finished_ttl_s, reason[:500], started, *pairs,
+            self.client, self.keys.prefix, task_id, attempt, outcome,
+            "" if runtime_s is None else runtime_s, learning_rate, self._finished_ttl_s, reason[:500], started, *pairs,
         )  # fmt: skip
         if len(reply) == 2:
             return Finish(reply[0].decode(), int(reply[1]), "", None, None)
@@ -294,8 +319,13 @@ class Ledger:
         )
 
     def unclaim(self, task_id: str, attempt: int) -> bool:
-        """Give a claim back; the task waits again. False: this attempt does not run (any more)."""
-        return bool(self.scripts.unclaim.run(self.client, self.keys.prefix, task_id, attempt))
+        """Give a claim back; the task waits again, or ends unsettled if it was cancelled meanwhile.
+
+        False: this attempt does not run (any more).
+        """
+        return bool(
+            self.scripts.unclaim.run(self.client, self.keys.prefix, task_id, attempt, self._finished_ttl_s)
+        )
 
     def cancel(self, task_id: str, reason: str = "cancelled") -> tuple[str, str]:
         """Cancel a task; returns its state (or `unknown`) and its node.

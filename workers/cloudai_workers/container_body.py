@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,22 +14,8 @@ from cloudai.names import HEADER
 from cloudai_workers import node as node_module
 from cloudai_workers.clerk import Measured
 from cloudai_workers.pool import jobs
-from cloudai_workers.runners.base import Job, Limits, Reservation, StopHandle, StopReason
-
-_lock = threading.Lock()
-_running: dict[tuple[str, int], StopHandle] = {}
-
-
-def running_jobs() -> list[tuple[tuple[str, int], StopHandle]]:
-    """The jobs that run in this process: (task id, attempt) and how to stop them."""
-    with _lock:
-        return list(_running.items())
-
-
-def supersede(handle: StopHandle) -> None:
-    """Stop a job whose task was placed elsewhere meanwhile."""
-    handle.stop("another node has the task now", StopReason.SUPERSEDED)
-
+from cloudai_workers.running import running
+from cloudai_workers.runners.base import Job, Limits, Reservation
 
 def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when stopped."""
@@ -42,11 +27,8 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             "nodes with `celery -A cloudai worker`"
         )
     job = _job(task.request.id, header, kwargs, node)
-    handle = StopHandle()
     key = (job.task_id, job.attempt)
-    with _lock:
-        _running[key] = handle
-    try:
+    with running(key) as handle:
         jobs.on_stop(lambda: handle.stop("revoked"))
         try:
             result = node.runner.run(job, handle)
@@ -60,9 +42,6 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         _note(node, key, result)
         _fence(node, key)
         return result.to_json()
-    finally:
-        with _lock:
-            _running.pop(key, None)
 
 
 def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], node: node_module.Node) -> Job:

@@ -33,6 +33,7 @@ from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.pool import NodePool
 from cloudai_workers.runners.base import Runner
+from cloudai_workers.running import running_jobs, supersede
 
 logger = logging.getLogger(__name__)
 
@@ -238,12 +239,10 @@ class Node:
             self.clerk.dispatch()
 
     def _stop_superseded(self) -> None:
-        from cloudai_workers.container_body import running_jobs, supersede
-
-        for (task_id, attempt), handle in running_jobs():
+        for task_id, attempt in running_jobs():
             if not self.deployment.ledger.is_current(task_id, attempt):
                 logger.warning("job-superseded task=%s attempt=%d: it is stopped here", task_id, attempt)
-                supersede(handle)
+                supersede((task_id, attempt))
 
     def _sweep(self) -> None:
         swept = self.deployment.sweep.run()

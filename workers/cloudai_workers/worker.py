@@ -26,11 +26,11 @@ class NodeWorker(Worker):  # type: ignore[misc]
     #: The node, or None when this is an ordinary worker.
     node: Node | None = None
 
-    def setup_defaults(self, *args: Any, node: bool | None = None, pool_cls: Any = None, **kwargs: Any) -> None:
+    def setup_defaults(self, *args: Any, node: bool | None = None, pool: Any = None, **kwargs: Any) -> None:
         """Celery's defaults, and a node's own where the operator chose nothing."""
         if self._is_node(node):
             if not _pool_was_chosen():
-                pool_cls = "cloudai_workers.pool:NodePool"
+                pool = "cloudai_workers.pool:NodePool"
             settings = self.app.settings.node
             if not kwargs.get("concurrency") and settings.slots:
                 kwargs["concurrency"] = settings.slots
@@ -39,7 +39,7 @@ class NodeWorker(Worker):  # type: ignore[misc]
             self.app.conf.worker_consumer = "cloudai_workers.steps:NodeConsumer"
             self.node = Node(self.app, self.hostname)
             self.app.steps["worker"].add(NodeStep)
-        super().setup_defaults(*args, pool_cls=pool_cls, **kwargs)
+        super().setup_defaults(*args, pool=pool, **kwargs)
 
     def _is_node(self, asked: bool | None) -> bool:
         return bool(self.app.node_by_default if asked is None else asked)
@@ -69,5 +69,5 @@ def _pool_was_chosen() -> bool:
     context = click.get_current_context(silent=True)
     if context is None:
         return False
-    source = context.get_parameter_source("pool_cls")
+    source = context.get_parameter_source("pool")
     return source is not None and source is not click.core.ParameterSource.DEFAULT

@@ -9,6 +9,12 @@ local now = tonumber(TIME[1]) + tonumber(TIME[2]) / 1e6
 local function task_key(id) return P .. 'task:' .. id end
 local function node_key(name) return P .. 'node:' .. name end
 local function count(name) redis.call('HINCRBY', P .. 'counters', name, 1) end
+-- Placements by RTS or another scheduler, and those where Round-Robin had to step in, by reason (spec section 5).
+local function count_decision(fallback)
+  count('placements')
+  if fallback ~= '' then count('fallback:' .. fallback) end
+end
+
 local function seconds(x) return string.format('%.6f', x) end
 
 -- One event for each state change; MAXLEN is approximate, the recorder trims behind itself.
@@ -144,7 +150,7 @@ local function urgency(deadline, priority)
 end
 
 local function park(id)
-  local v = redis.call('HMGET', task_key(id), 'shape', 'deadline', 'priority', 'request')
+  local v = redis.call('HMGET', task_key(id), 'shape', 'deadline', 'priority', 'request', 'expires')
   local score = urgency(tonumber(v[2]), tonumber(v[3] or 0))
   local shape_key = P .. 'waiting:shape:' .. v[1]
   redis.call('HSET', task_key(id), 'state', 'waiting', 'since', seconds(now))
@@ -153,6 +159,8 @@ local function park(id)
   redis.call('SET', P .. 'waiting:request:' .. v[1], v[4])
   local head = redis.call('ZRANGE', shape_key, 0, 0, 'WITHSCORES')
   redis.call('ZADD', P .. 'waiting:shapes', head[2], v[1])
+  -- A claim took it off the list of what may expire; it has not started after all.
+  if v[5] then redis.call('ZADD', P .. 'expiring', v[5], id) end
 end
 
 local function delay(id, eta)
@@ -177,7 +185,7 @@ end
 -- The task is over. The entry stays for a while, so that late reports and readers find it.
 local function close(id, state, reason, ttl)
   local key = task_key(id)
-  redis.call('HSET', key, 'state', state, 'finished', seconds(now), 'reason', reason or '')
+  redis.call('HSET', key, 'state', state, 'finished', seconds(now), 'reason', reason)
   redis.call('DEL', P .. 'next:' .. id)
   redis.call('ZREM', P .. 'expiring', id)
   redis.call('DECR', P .. 'live')
@@ -190,22 +198,40 @@ local function close_unsettled(id, state, reason, ttl)
   close(id, state, reason, ttl)
   redis.call('PERSIST', task_key(id))
   redis.call('ZADD', P .. 'unsettled', now, id)
-  local v = redis.call('HMGET', task_key(id), 'type', 'attempt', 'deadline', 'arrival')
-  event('finished', id, 'outcome', state, 'reason', reason or '', 'type', v[1], 'attempt', v[2] or '0',
-        'deadline', v[3], 'arrival', v[4], 'sla_success', '0')
+  count('finished_' .. state)
+end
+
+-- The same, for a task that ended outside an attempt's own report: with the event that such a report would append.
+local function end_without_worker(id, state, reason, ttl)
+  close_unsettled(id, state, reason, ttl)
+  local v = redis.call('HMGET', task_key(id), 'type', 'attempt', 'deadline', 'arrival', 'node')
+  event('finished', id, 'outcome', state, 'final', '1', 'reason', reason, 'type', v[1], 'attempt', v[2] or '0',
+        'deadline', v[3], 'arrival', v[4], 'node', v[5] or '', 'sla_success', '0')
 end
 
 -- Start the next message of a task (a retry, a replacement): it waits, and the dispatch that follows places it.
+-- What it asks for may differ; deadline and arrival stay.
 local function promote(id)
   local next_key = P .. 'next:' .. id
   local entry = redis.call('HGETALL', next_key)
   if #entry == 0 then return false end
-  local fields = {}
-  for i = 1, #entry, 2 do fields[entry[i]] = entry[i + 1] end
-  redis.call('SET', P .. 'message:' .. id, fields.message)
-  redis.call('HSET', task_key(id), 'nonce', fields.nonce, 'retries', fields.retries, 'node', '')
+  local fields, kept = {}, {}
+  for i = 1, #entry, 2 do
+    fields[entry[i]] = entry[i + 1]
+    if entry[i] ~= 'message' and entry[i] ~= 'eta' and entry[i] ~= 'expires' then
+      kept[#kept + 1] = entry[i]
+      kept[#kept + 1] = entry[i + 1]
+    end
+  end
   redis.call('DEL', next_key)
-  local eta = tonumber(fields.eta)
+  redis.call('SET', P .. 'message:' .. id, fields.message)
+  redis.call('HDEL', task_key(id), 'expires')
+  redis.call('HSET', task_key(id), 'node', '', 'devices', '', unpack(kept))
+  local eta, expires = tonumber(fields.eta), tonumber(fields.expires)
+  if expires > 0 then
+    redis.call('HSET', task_key(id), 'expires', expires)
+    redis.call('ZADD', P .. 'expiring', expires, id)
+  end
   if eta > now then delay(id, eta) else park(id) end
   event('waiting', id, 'reason', 'retry', 'retries', fields.retries)
   return true
@@ -216,9 +242,29 @@ local function take_back(id, reason)
   local v = redis.call('HMGET', task_key(id), 'node', 'devices')
   release(id, v[1], need_of(id), v[2])
   redis.call('LREM', v[1] .. '.dq2', 0, id)
-  redis.call('HSET', task_key(id), 'node', '')
+  redis.call('HSET', task_key(id), 'node', '', 'devices', '')
   park(id)
   event('waiting', id, 'reason', reason, 'node', v[1])
+end
+
+-- The node of a running attempt is gone, and the attempt with it; what it held is released already.
+-- False: the task ended, or waits with the retry that it had published. True: the caller says where it goes.
+local function lose(id, name, max_attempts, ttl)
+  local v = redis.call('HMGET', task_key(id), 'losses', 'revoked')
+  local losses = tonumber(v[1] or '0') + 1
+  redis.call('HSET', task_key(id), 'losses', losses, 'node', '', 'devices', '')
+  count('attempts_lost')
+  if v[2] == '1' then
+    end_without_worker(id, 'cancelled', 'cancelled; its node ' .. name .. ' was lost', ttl)
+    return false
+  end
+  if promote(id) then return false end
+  if losses >= max_attempts then
+    end_without_worker(id, 'lost', 'its node was lost ' .. losses .. ' times, lately ' .. name
+                       .. ' (limits.max_attempts)', ttl)
+    return false
+  end
+  return true
 end
 
 -- What changed in the fleet since the caller's version: rows of (name, version, row...), oldest change first.

@@ -1,0 +1,150 @@
+"""Late binding: when capacity is released, the most urgent waiting tasks that fit are placed.
+
+Runs in whatever process released something (a node's clerk), or saw that a waiting task might fit (a producer). Redis
+decides conflicts: each placement is compared and reserved again by the place_waiting script.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import lru_cache
+
+from cloudai.fleet_view import MAX_AGE_S, FleetView
+from cloudai.placing import Placing
+from cloudai.scheduling.decision import Outcome
+from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, starving
+from cloudai.scheduling.errors import InvalidRequest
+from cloudai.scheduling.feasibility import could_ever_hold
+from cloudai.scheduling.requests import TaskRequest
+from cloudai.scheduling.reservation import with_reservation
+from cloudai.state.ledger import Ledger, Proposal, WaitingSet
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1024)
+def _read_request(text: str) -> TaskRequest:
+    """A request as the ledger keeps it. InvalidRequest on anything else."""
+    try:
+        return TaskRequest.from_header(json.loads(text))
+    except ValueError as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise InvalidRequest("request", text, "JSON") from error
+
+
+class Dispatcher:
+    """Places waiting tasks over this process's view of the fleet."""
+
+    def __init__(self, placing: Placing, view: FleetView, ledger: Ledger, *, starvation_after_s: float) -> None:
+        self._placing = placing
+        self._view = view
+        self._ledger = ledger
+        self._starvation_after_s = starvation_after_s
+
+    def run(self) -> int:
+        """Place until nothing more fits; returns how many tasks were placed."""
+        placed = 0
+        while True:
+            step = self._step()
+            placed += step
+            if step == 0:
+                return placed
+
+    def _step(self) -> int:
+        view = self._view
+        with view.lock:
+            view.refresh(MAX_AGE_S)
+            found = self._ledger.waiting(view.version)
+            view.saw_time(found.now)
+            view.apply(found.changes)
+            if found.total == 0:
+                return 0
+            requests = self._requests(found)
+            proposals = self._propose(found, requests)
+            if not proposals:
+                self._hold_for_starving(found, requests)
+                return 0
+            try:
+                now, results, changes = self._ledger.place_waiting(proposals, view.version)
+                view.saw_time(now)
+                view.apply(changes)
+            finally:
+                view.forget_assumptions()
+        return sum(1 for node in results if node not in ("", "gone"))
+
+    def _requests(self, found: WaitingSet) -> dict[str, TaskRequest]:
+        """The request of each waiting shape, by shape."""
+        requests = {}
+        for shape in found.shapes:
+            try:
+                requests[shape.shape] = _read_request(shape.request)
+            except InvalidRequest as error:
+                logger.error("waiting-request-unreadable shape=%s tasks=%d: %s", shape.shape, len(shape.tasks), error)
+        return requests
+
+    def _propose(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> list[Proposal]:
+        """Candidates for the tasks that fit, in dispatch order, each assuming the reservations of those before it."""
+        view = self._view
+        shape_of = {task.task_id: shape.shape for shape in found.shapes for task in shape.tasks}
+        runtimes = {shape: self._placing.best_runtime(request) for shape, request in requests.items()}
+        waiting = [
+            Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
+            for shape in found.shapes
+            if shape.shape in requests
+            for task in shape.tasks
+        ]
+        best = {task.task_id: runtimes[shape_of[task.task_id]] for task in waiting}
+        proposals = []
+        blocked: set[tuple[str, bool]] = set()
+        for task in dispatch_order(waiting, best, found.now):
+            shape = shape_of[task.task_id]
+            # What is held for one task is closed to the others of its shape, so its own turn is looked at apart.
+            key = (shape, task.task_id in view.snapshot.held.values())
+            if key in blocked:
+                continue
+            decision = self._placing.decide(task.task_id, task.request, deadline=task.deadline)
+            if decision.outcome is not Outcome.PLACE:
+                blocked.add(key)
+                continue
+            candidates = tuple(decision.candidate_features())
+            proposals.append(Proposal(task.task_id, decision.to_record(), decision.fallback_reason, candidates))
+            chosen = view.snapshot.states[view.snapshot.index[candidates[0][0]]]
+            view.assume(with_reservation(chosen, task.request.resources))
+        return proposals
+
+    def _hold_for_starving(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> None:
+        """Keep a node for a task that waited too long while smaller ones passed it (backfill with a reservation)."""
+        held = set(self._view.snapshot.held.values())
+        waiting = [
+            Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
+            for shape in found.shapes
+            if shape.shape in requests
+            for task in shape.tasks
+            if not task.hold and task.task_id not in held
+        ]
+        for task in starving(waiting, found.now, self._starvation_after_s):
+            node = self._node_to_hold(task.request)
+            if node is not None and self._ledger.hold(task.task_id, node):
+                logger.info(
+                    "node-held node=%s task=%s: it has waited %.0f s while smaller tasks passed it",
+                    node, task.task_id, found.now - task.waiting_since,
+                )  # fmt: skip
+                return
+
+    def _node_to_hold(self, request: TaskRequest) -> str | None:
+        """The node that will be free for it soonest: of those that could hold it, the one with the most free of its CPU."""
+        snapshot = self._view.snapshot
+        able = could_ever_hold(request, snapshot)
+        best: tuple[float, str] | None = None
+        for row, name in enumerate(snapshot.names):
+            if able[row] and snapshot.accepting[row] and name not in snapshot.held:
+                missing = max(
+                    (request.resources.cpu - snapshot.cpu[row]) / max(snapshot.cpu_capacity[row], 1e-9),
+                    (request.resources.memory - snapshot.memory[row]) / max(snapshot.memory_capacity[row], 1e-9),
+                    (request.resources.gpu - snapshot.gpu[row]) / max(snapshot.gpu_capacity[row], 1e-9),
+                )
+                if best is None or (missing, name) < best:
+                    best = (missing, name)
+        return None if best is None else best[1]

@@ -1,0 +1,41 @@
+"""A reservation as it changes a node's row: what a decision assumes until Redis has confirmed it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cloudai.scheduling.nodes import NodeState
+from cloudai.scheduling.requests import Resources
+from cloudai.scheduling.units import MILLI
+
+
+def with_reservation(state: NodeState, resources: Resources) -> NodeState:
+    """The node's row after it has reserved `resources`, GPU devices chosen as the ledger chooses them.
+
+    Whole devices come from those that are wholly free; a fraction goes to the fullest device that has room for it. The
+    caller has checked that it fits.
+    """
+    return replace(
+        state,
+        cpu_available=state.cpu_available - resources.cpu_milli,
+        memory_available=state.memory_available - resources.memory_kib,
+        storage_available=state.storage_available - resources.storage_kib,
+        slots_available=state.slots_available - 1,
+        gpu_free=_take(state.gpu_free, resources.gpu_milli),
+    )
+
+
+def _take(free: tuple[int, ...], need: int) -> tuple[int, ...]:
+    if need == 0:
+        return free
+    shares = list(free)
+    if need < MILLI:
+        device = min((i for i, share in enumerate(shares) if share >= need), key=shares.__getitem__)
+        shares[device] -= need
+        return tuple(shares)
+    left = need // MILLI
+    for i, share in enumerate(shares):
+        if left and share == MILLI:
+            shares[i] = 0
+            left -= 1
+    return tuple(shares)
