@@ -1,9 +1,10 @@
 """The fleet in Redis: who is there, what each node can hold, what is free, and what its telemetry says.
 
-Fields of a node (hash `node:<name>`): incarnation, state (up, draining, stale, lost, down), heartbeat and registered (epoch
-seconds of the server), timeout and lease (seconds), held_for, labels (JSON), pressure, usage (JSON), the capacities
-(`*_capacity`) and what is free: cpu (1/1000 core), memory and storage (KiB), slots, gpu (free share of each device in
-thousandths, comma separated), and what is shown of it (pool, runner, version, host).
+Fields of a node (hash `node:<name>`): incarnation, state (up, draining, stale, lost, down), heartbeat and registered
+(epoch seconds of the server), timeout and lease (seconds), held_for, drain (1: it shall drain, also when it was silent),
+labels (JSON), pressure, usage (JSON), the capacities (`*_capacity`) and what is free: cpu (1/1000 core), memory and
+storage (KiB), slots, gpu (free share of each device in thousandths, comma separated), and what is shown of it (pool,
+runner, version, host).
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Fleet:
     ) -> Registration:
         """Join the fleet as a new incarnation. Refused while another live incarnation holds the name.
 
-        What the last incarnation held is placed here again (running tasks with the next attempt) where it still fits.
+        Live: a heartbeat within the timeout that it registered with. What the last incarnation held is placed here again,
+        with the next attempt, where it still fits, running tasks first; else it waits. A running task whose retry was
+        published waits with that; one that was cancelled, or was lost `max_attempts` times, ends unsettled.
         """
         args: list[str | int | float] = [
             name, incarnation, capacity.cpu_milli, capacity.memory_kib, capacity.gpus, capacity.storage_kib,
@@ -130,7 +133,11 @@ class Fleet:
         return Beat(reply[0].decode(), float(reply[1]), int(reply[2]), state)
 
     def drain(self, name: str) -> str:
-        """Let the node finish what runs and take nothing new; returns its state, or `unknown`."""
+        """Let the node finish what runs and take nothing new; returns its state, or `unknown`.
+
+        What was placed on it and not claimed waits again. The wish holds until undrain or the next registration, through
+        a silence too.
+        """
         return self._set_state(name, DRAINING, "")
 
     def undrain(self, name: str) -> str:
@@ -138,7 +145,11 @@ class Fleet:
         return self._set_state(name, UP, "")
 
     def sign_off(self, name: str, incarnation: str) -> str:
-        """The node leaves in good order; what was placed on it and not claimed waits again."""
+        """The node leaves in good order; what was placed on it and not claimed waits again.
+
+        Returns `down`, `unknown`, or `superseded` when another incarnation has the name. What still counts as running
+        there is freed by the sweep when the lease has run out.
+        """
         return self._set_state(name, DOWN, incarnation)
 
     def _set_state(self, name: str, state: str, incarnation: str) -> str:

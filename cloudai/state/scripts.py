@@ -13,28 +13,27 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-_NAMES = (
-    "cancel",
-    "claim",
-    "finish",
-    "heartbeat",
-    "hold",
-    "place",
-    "place_waiting",
-    "publish_parameters",
-    "refresh",
-    "register",
-    "ring",
-    "set_node_state",
-    "set_tau",
-    "settled",
-    "sweep",
-    "unclaim",
-    "waiting",
-)
-
-#: How a message of Redis begins when it refuses a write because its memory is full.
-OUT_OF_MEMORY = "OOM"
+#: Scripts by name, with what Redis is told of each. `allow-oom`: it frees memory, or moves work that was accepted, so a
+#: full memory must not stop it. Without a flag, Redis refuses the script whole when its memory is full.
+_FLAGS = {
+    "cancel": "allow-oom",
+    "claim": "allow-oom",
+    "finish": "allow-oom",
+    "heartbeat": "allow-oom",
+    "hold": "allow-oom",
+    "place": "",
+    "place_waiting": "allow-oom",
+    "publish_parameters": "",
+    "refresh": "no-writes",
+    "register": "allow-oom",
+    "ring": "allow-oom",
+    "set_node_state": "allow-oom",
+    "set_tau": "",
+    "settled": "allow-oom",
+    "sweep": "allow-oom",
+    "unclaim": "allow-oom",
+    "waiting": "no-writes",
+}
 
 
 class Script:
@@ -62,9 +61,9 @@ class Scripts:
         folder = resources.files(__package__) / "lua"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         prelude = prelude.replace("@EVENTS_MAXLEN@", str(events_maxlen))
-        for name in _NAMES:
+        for name, flags in _FLAGS.items():
             body = (folder / f"{name}.lua").read_text(encoding="utf-8")
-            setattr(self, name, Script(name, f"{prelude}\n{body}"))
+            setattr(self, name, Script(name, f"#!lua flags={flags}\n{prelude}\n{body}"))
 
     cancel: Script
     claim: Script

@@ -52,8 +52,9 @@ class Sweep:
         """Move due ETA tasks, expire, judge silent nodes and place their tasks elsewhere, list unsettled results.
 
         A node silent for its timeout gets nothing new and loses what it has not claimed; silent for its lease and a
-        margin, it is lost and its running tasks wait again. After a gap in which nobody swept (Redis was away), no node
-        is judged for a timeout and a margin.
+        margin, it is lost and its running tasks wait again (see Fleet.register for those that do not). After a gap in
+        which nobody swept (Redis was away), no node is judged for a timeout and a margin. A node that left or was lost
+        is forgotten after a day.
         """
         reply = self._scripts.sweep.run(
             self._client, self._keys.prefix, SWEEP_INTERVAL_S, self._heartbeat_timeout_s, self._max_attempts,

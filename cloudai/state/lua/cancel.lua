@@ -15,6 +15,5 @@ end
 drop_hold(id)
 unpark(id)
 redis.call('HSET', task_key(id), 'revoked', '1')
-close_unsettled(id, 'cancelled', reason, ttl)
-count('finished_cancelled')
+end_without_worker(id, 'cancelled', reason, ttl)
 return {'cancelled', v[2] or ''}

@@ -6,7 +6,10 @@ if v[1] ~= 'placed' or v[2] ~= name then
   count('claims_refused')
   return false
 end
-if redis.call('HGET', node_key(name), 'incarnation') ~= incarnation then
+-- A node that was silent for its timeout may have been judged, or is about to be: it must be heard first. The doorbell
+-- rings again (Fleet.ring).
+local node = redis.call('HMGET', node_key(name), 'incarnation', 'heartbeat', 'timeout')
+if node[1] ~= incarnation or now - tonumber(node[2]) > tonumber(node[3]) then
   count('claims_refused')
   return false
 end

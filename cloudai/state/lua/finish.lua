@@ -1,5 +1,5 @@
 -- An attempt has ended. Contract: state/ledger.py, Ledger.finish.
--- ARGV: id, attempt, outcome, runtime (s, or -1), lambda, entry ttl (s), reason, started (epoch s, or 0), then usage fields as
+-- ARGV: id, attempt, outcome, runtime (s, or ''), lambda, entry ttl (s), reason, started (epoch s, or 0), then usage fields as
 -- name, value pairs for the event.
 local id, attempt, outcome, runtime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lambda, ttl, reason, started = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
@@ -13,13 +13,24 @@ end
 release(id, v[3], need_of(id), v[4])
 if started == 0 then started = tonumber(v[8]) end
 
+local revoked = v[9] == '1'
+local follows = outcome ~= 'cancelled' and redis.call('EXISTS', P .. 'next:' .. id) == 1
+local status = 'finished'
+if outcome == 'requeued' and not revoked then status = 'waiting'
+elseif follows and not revoked then status = 'next'
+elseif follows or outcome == 'retried' or outcome == 'requeued' then
+  status = 'unsettled'
+  outcome = revoked and 'cancelled' or 'failed'
+  reason = revoked and 'cancelled; it does not run again' or 'the retry was never published'
+end
+
 local sla = '0'
 if outcome == 'succeeded' and now <= tonumber(v[6]) then sla = '1' end
 
 -- Tau learns from successes only (spec section 2): an exponential moving average, here because it must be one step.
 local old_tau, new_tau = '', ''
-if outcome == 'succeeded' and runtime ~= -1 then
-  if v[5] and runtime == runtime and runtime > 0 and runtime < math.huge then
+if status == 'finished' and outcome == 'succeeded' and ARGV[4] ~= '' then
+  if v[5] and runtime and runtime > 0 and runtime < math.huge then
     local old = tonumber(redis.call('HGET', P .. 'tau', v[5]) or v[11] or runtime)
     local new = lambda * runtime + (1 - lambda) * old
     if new < 0.001 then new = 0.001 elseif new > 1e6 then new = 1e6 end
@@ -31,23 +42,24 @@ if outcome == 'succeeded' and runtime ~= -1 then
   end
 end
 
-event('finished', id, 'node', v[3], 'attempt', attempt, 'outcome', outcome, 'reason', reason, 'type', v[5],
+event('finished', id, 'node', v[3], 'attempt', attempt, 'outcome', outcome,
+      'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
       'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', ARGV[4], 'sla_success', sla,
       'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
       'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, unpack(ARGV, 9))
-count('finished_' .. outcome)
 
-local status = 'finished'
-if outcome == 'requeued' and v[9] ~= '1' then
-  redis.call('HSET', key, 'node', '')
+if status == 'waiting' then
+  count('finished_requeued')
+  redis.call('HSET', key, 'node', '', 'devices', '')
   park(id)
-  status = 'waiting'
-elseif outcome ~= 'cancelled' and v[9] ~= '1' and promote(id) then
-  status = 'next'
-elseif outcome == 'retried' or outcome == 'requeued' then
-  close_unsettled(id, v[9] == '1' and 'cancelled' or 'failed', 'the retry was never published', ttl)
-  status = 'unsettled'
+  event('waiting', id, 'reason', 'requeued', 'node', v[3])
+elseif status == 'next' then
+  count('finished_' .. outcome)
+  promote(id)
+elseif status == 'unsettled' then
+  close_unsettled(id, outcome, reason, ttl)
 else
+  count('finished_' .. outcome)
   redis.call('HSET', key, 'sla_success', sla, 'runtime', ARGV[4])
   close(id, outcome, reason, ttl)
   redis.call('DEL', P .. 'message:' .. id)

@@ -32,8 +32,7 @@ for _, id in ipairs(redis.call('ZRANGE', P .. 'expiring', '-inf', now, 'BYSCORE'
     end
     drop_hold(id)
     unpark(id)
-    close_unsettled(id, 'expired', 'it expired before a node could start it', ttl)
-    count('finished_expired')
+    end_without_worker(id, 'expired', 'it expired before a node could start it', ttl)
     log[#log + 1] = 'expired task ' .. id
   end
 end
@@ -47,51 +46,47 @@ if now >= judge_after then
     elseif silent > tonumber(n[5]) then
       if n[1] == 'up' or n[1] == 'draining' then
         redis.call('HSET', key, 'state', 'stale')
-        if n[4] and n[4] ~= '' then drop_hold(n[4]) end
+        if n[4] ~= '' then drop_hold(n[4]) end
         touch(name)
         event('stale', '', 'node', name)
         log[#log + 1] = string.format('node %s has been silent for %.0f s: it gets nothing new', name, silent)
       end
-      local lost = silent > tonumber(n[3]) + margin
-      if lost and n[1] ~= 'lost' then
+      local lease = tonumber(n[3]) + margin
+      local lost = silent > lease
+      if lost then
         redis.call('HSET', key, 'state', 'lost')
         touch(name)
         event('lost', '', 'node', name)
         log[#log + 1] = string.format('node %s is lost after %.0f s of silence: its tasks are placed again', name, silent)
+        redis.call('ZREM', P .. 'heartbeats', name)
+        redis.call('ZADD', P .. 'gone', n[2], name)
+      else
+        -- Nothing more to do here until its lease has run out: those that come after it must have their turn.
+        redis.call('ZADD', P .. 'heartbeats', tonumber(n[2]) + lease - timeout, name)
       end
       for _, id in ipairs(redis.call('SMEMBERS', key .. ':tasks')) do
-        local t = redis.call('HMGET', task_key(id), 'state', 'devices', 'losses', 'revoked')
+        local t = redis.call('HMGET', task_key(id), 'state', 'devices')
         if t[1] == 'placed' then
           take_back(id, 'node silent')
           moved = moved + 1
         elseif t[1] == 'running' and lost then
-          local losses = tonumber(t[3] or '0') + 1
           release(id, name, need_of(id), t[2])
-          redis.call('HSET', task_key(id), 'losses', losses, 'node', '')
-          if t[4] == '1' then
-            close_unsettled(id, 'cancelled', 'cancelled; its node ' .. name .. ' was lost', ttl)
-          elseif losses >= max_attempts then
-            close_unsettled(id, 'lost', 'its node was lost ' .. losses .. ' times, lately ' .. name
-                            .. ' (limits.max_attempts)', ttl)
-            count('finished_lost')
-          elseif not promote(id) then
+          if lose(id, name, max_attempts, ttl) then
             park(id)
             event('waiting', id, 'reason', 'node lost', 'node', name)
             moved = moved + 1
           end
-          count('attempts_lost')
-        elseif t[1] ~= 'placed' and t[1] ~= 'running' then
-          redis.call('SREM', key .. ':tasks', id)
         end
-      end
-      if lost and silent > forget then
-        redis.call('ZREM', P .. 'heartbeats', name)
-        redis.call('ZREM', P .. 'fleet', name)
-        redis.call('DEL', key, key .. ':tasks', name .. '.dq2')
-        log[#log + 1] = 'node ' .. name .. ' is forgotten'
       end
     end
   end
+end
+
+for _, name in ipairs(redis.call('ZRANGE', P .. 'gone', '-inf', now - forget, 'BYSCORE', 'LIMIT', 0, batch)) do
+  redis.call('ZREM', P .. 'gone', name)
+  redis.call('ZREM', P .. 'fleet', name)
+  redis.call('DEL', node_key(name), node_key(name) .. ':tasks', name .. '.dq2')
+  log[#log + 1] = 'node ' .. name .. ' is forgotten'
 end
 
 local unsettled = redis.call('ZRANGE', P .. 'unsettled', '-inf', now - interval, 'BYSCORE', 'LIMIT', 0, batch)

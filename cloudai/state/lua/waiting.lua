@@ -13,7 +13,26 @@ local function add(tasks, ids)
   end
 end
 
-for _, shape in ipairs(redis.call('ZRANGE', P .. 'waiting:shapes', 0, shapes - 1)) do
+-- The most urgent shapes; some whose deadline is still ahead; and some by chance, so that shapes which fit nowhere cannot hide
+-- the others for ever.
+local chosen, known = {}, {}
+local function choose(list)
+  for _, shape in ipairs(list) do
+    if not known[shape] then
+      known[shape] = true
+      chosen[#chosen + 1] = shape
+    end
+  end
+end
+local half = math.ceil(shapes / 2)
+choose(redis.call('ZRANGE', P .. 'waiting:shapes', 0, half - 1))
+if #chosen == half then
+  local quarter = math.ceil(shapes / 4)
+  choose(redis.call('ZRANGE', P .. 'waiting:shapes', now, '+inf', 'BYSCORE', 'LIMIT', 0, quarter))
+  choose(redis.call('ZRANDMEMBER', P .. 'waiting:shapes', quarter))
+end
+
+for _, shape in ipairs(chosen) do
   local key, tasks = P .. 'waiting:shape:' .. shape, {}
   -- Some of those whose deadline is still ahead, and some of the oldest: late ones must not hide the others.
   add(tasks, redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each))

@@ -1,0 +1,248 @@
+"""A small laboratory around the typed functions of cloudai.state, on a real Valkey, with a hand on its clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from cloudai.deployment import Deployment
+from cloudai.names import node_queue
+from cloudai.settings import Settings
+from cloudai.state.fleet import NodeCapacity, Registration
+from cloudai.state.ledger import Claim, Finish, Placement, Proposal, Submission
+from cloudai.state.sweep import Swept
+
+#: Seconds; the settings that the laboratory runs with.
+TIMEOUT_S, LEASE_S, MARGIN_S = 10.0, 120.0, 10.0
+MAX_ATTEMPTS = 3
+
+#: Set-up only: makes every stored time older, which is what waiting would do. The scripts read the server's clock, and
+#: nobody can turn that; all that they compare it with is here.
+_AGE = """
+local P, s = KEYS[1], tonumber(ARGV[1])
+local function hash(key, fields)
+  for _, field in ipairs(fields) do
+    local value = tonumber(redis.call('HGET', key, field) or '')
+    if value and value > 0 then redis.call('HSET', key, field, string.format('%.6f', value - s)) end
+  end
+end
+local function sorted(key)
+  local list = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  for i = 1, #list, 2 do redis.call('ZADD', key, tonumber(list[i + 1]) - s, list[i]) end
+end
+for _, name in ipairs({'heartbeats', 'gone', 'delayed', 'expiring', 'unsettled', 'waiting', 'waiting:shapes'}) do
+  sorted(P .. name)
+end
+hash(P .. 'sweep', {'at', 'judge_after'})
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if key:sub(1, #P) == P then
+    local name = key:sub(#P + 1)
+    if name:sub(1, 5) == 'task:' then
+      hash(key, {'arrival', 'deadline', 'submitted', 'placed', 'claimed', 'since', 'finished', 'expires'})
+    elseif name:sub(1, 5) == 'next:' then hash(key, {'eta', 'expires'})
+    elseif name:sub(1, 14) == 'waiting:shape:' then sorted(key)
+    elseif name:sub(1, 5) == 'node:' and name:sub(-6) ~= ':tasks' then hash(key, {'heartbeat', 'registered', 'published'})
+    end
+  end
+end
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the stream."""
+
+    kind: str
+    task_id: str
+    fields: Mapping[str, str]
+
+
+class Lab:
+    """One deployment, and short ways to say what the tests say often."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.deployment = Deployment(settings)
+        self.client = self.deployment.client
+        self.keys = self.deployment.keys
+        self.ledger = self.deployment.ledger
+        self.fleet = self.deployment.fleet
+        self.tau = self.deployment.tau
+        self.parameters = self.deployment.parameters
+        self.sweep = self.deployment.sweep
+        self._nonces = itertools.count(1)
+        self._read = "0"
+
+    # --- what producers do
+
+    def submission(
+        self,
+        task_id: str,
+        *,
+        nonce: str | None = None,
+        cpu: int = 1000,
+        memory: int = 1024,
+        gpu: int = 0,
+        storage: int = 0,
+        deadline: float | None = None,
+        sla_s: float = 10.0,
+        eta: float = 0.0,
+        expires: float = 0.0,
+        priority: int = 0,
+        retries: int = 0,
+        task_type: str = "cpu-light",
+        from_attempt: int = 0,
+        decision: str = "",
+        shape: str | None = None,
+        fallback: str = "",
+        extra: tuple[tuple[str, str | int | float], ...] = (("tau", 5.0),),
+    ) -> Submission:
+        """A submission with a nonce of its own; cpu in 1/1000 core, memory and storage in KiB, gpu in 1/1000 device."""
+        nonce = nonce or f"n{next(self._nonces)}"
+        shape = shape or f"{cpu}/{memory}/{gpu}/{storage}"
+        return Submission(
+            task_id=task_id, nonce=nonce, cpu_milli=cpu, memory_kib=memory, gpu_milli=gpu, storage_kib=storage,
+            shape=shape, task_type=task_type, sla_s=sla_s, deadline=deadline, eta=eta, expires=expires,
+            priority=priority, name="jobs.work", retries=retries, request=f'{{"shape":"{shape}"}}',
+            message=f'{{"id":"{task_id}","nonce":"{nonce}"}}', decision=decision, fallback=fallback,
+            from_attempt=from_attempt, extra=extra,
+        )  # fmt: skip
+
+    def place(self, task_id: str, *nodes: str, **fields: object) -> Placement:
+        """Submit with these candidates, best first."""
+        submission = self.submission(task_id, **fields)  # type: ignore[arg-type]
+        return self.ledger.place(submission, [(node, f"features of {node}") for node in nodes], 0)
+
+    def place_waiting(self, task_id: str, *nodes: str) -> str:
+        """Propose these nodes for a waiting task; the node, "" or "gone"."""
+        candidates = tuple((node, f"features of {node}") for node in nodes)
+        proposal = Proposal(task_id=task_id, decision='{"late":1}', fallback="", candidates=candidates)
+        return self.ledger.place_waiting([proposal], 0)[1][0]
+
+    # --- what nodes do
+
+    def join(
+        self,
+        name: str,
+        incarnation: str = "1",
+        *,
+        cpu: int = 4000,
+        memory: int = 8192,
+        gpus: int = 0,
+        storage: int = 1000,
+        slots: int = 8,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> Registration:
+        """Register a node."""
+        return self.fleet.register(
+            name, incarnation, NodeCapacity(cpu, memory, gpus, storage, slots), labels={"zone": "z"},
+            timeout_s=TIMEOUT_S, lease_s=LEASE_S, pressure=0.0, max_attempts=max_attempts, finished_ttl_s=3600,
+            shown={"host": "h"},
+        )  # fmt: skip
+
+    def beat(self, name: str, incarnation: str = "1") -> str:
+        """One heartbeat; its status."""
+        return self.fleet.heartbeat(name, incarnation, pressure=0.1, usage={}, publish_after_s=3.0).status
+
+    def doorbell(self, node: str) -> str | None:
+        """Take the next doorbell from the node's list, as its worker does."""
+        item = self.client.rpop(node_queue(node))
+        return None if item is None else bytes(item).decode()  # type: ignore[arg-type]
+
+    def doorbells(self, node: str) -> list[str]:
+        """Ids in the node's list, next one first."""
+        items: Sequence[bytes] = self.client.lrange(node_queue(node), 0, -1)  # type: ignore[assignment]
+        return [item.decode() for item in reversed(items)]
+
+    def take(self, node: str, incarnation: str = "1") -> Claim:
+        """Answer the next doorbell; it must be there and lead to a claim."""
+        task_id = self.doorbell(node)
+        assert task_id is not None
+        claim = self.ledger.claim(task_id, node, incarnation)
+        assert claim is not None
+        return claim
+
+    def run(self, task_id: str, *nodes: str, **fields: object) -> Claim:
+        """Submit a task and claim it."""
+        placement = self.place(task_id, *nodes, **fields)
+        assert placement.status == "placed"
+        return self.take(placement.node)
+
+    def finish(self, claim: Claim, outcome: str = "succeeded", runtime_s: float | None = 1.0) -> Finish:
+        """Report the end of an attempt."""
+        return self.ledger.finish(claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
+
+    # --- time
+
+    def now(self) -> float:
+        """The server's time, epoch seconds."""
+        seconds, micros = self.client.time()  # type: ignore[misc]
+        return float(seconds) + micros / 1e6
+
+    def let_pass(self, seconds: float) -> None:
+        """Make the state as old as if `seconds` had passed and nobody had done anything."""
+        self.client.eval(_AGE, 1, self.keys.prefix, str(seconds))
+
+    def sweep_through(self, seconds: float, *alive: str) -> list[Swept]:
+        """Let time pass in steps of 5 s with a sweep after each; the nodes in `alive` beat before it."""
+        swept = []
+        for _ in range(int(seconds / 5)):
+            self.let_pass(5)
+            for name in alive:
+                self.beat(name)
+            swept.append(self.sweep.run())
+        return swept
+
+    # --- looking
+
+    def new_events(self) -> list[Event]:
+        """What the stream has got since the last call."""
+        found: list[tuple[bytes, dict[bytes, bytes]]] = self.client.xrange(self.keys.events, min=f"({self._read}")  # type: ignore[assignment]
+        events = []
+        for entry_id, raw in found:
+            self._read = entry_id.decode()
+            fields = {k.decode(): v.decode() for k, v in raw.items()}
+            events.append(Event(fields.pop("event"), fields.pop("id"), fields))
+        return events
+
+    def kinds(self) -> list[str]:
+        """Kinds of the new events."""
+        return [event.kind for event in self.new_events()]
+
+    def free(self, node: str) -> tuple[int, int, int, int, str]:
+        """What is free on a node: cpu, memory, storage, slots, GPU shares."""
+        entry = self.fleet.entry(node)
+        return int(entry["cpu"]), int(entry["memory"]), int(entry["storage"]), int(entry["slots"]), entry["gpu"]
+
+    def state(self, task_id: str) -> str:
+        """State of a task."""
+        return self.ledger.entry(task_id).get("state", "")
+
+    def unsettled(self) -> set[str]:
+        """Tasks that ended without a worker and wait for their result."""
+        return {task_id.decode() for task_id in self.client.zrange(self.keys.unsettled, 0, -1)}  # type: ignore[union-attr]
+
+    def settle_all(self) -> None:
+        """Settle what ended without a worker."""
+        for task_id in self.unsettled():
+            assert self.ledger.settled(task_id)
+
+
+@pytest.fixture
+def lab(redis_url: str) -> Iterator[Lab]:
+    """The laboratory over an empty Valkey."""
+    settings = Settings()
+    changed = settings.model_copy(
+        update={
+            "redis": settings.redis.model_copy(update={"url": redis_url}),
+            "limits": settings.limits.model_copy(update={"max_attempts": MAX_ATTEMPTS}),
+            "node": settings.node.model_copy(
+                update={"heartbeat_timeout_s": TIMEOUT_S, "lease_s": LEASE_S, "lease_margin_s": MARGIN_S}
+            ),
+        }
+    )
+    lab = Lab(changed)
+    yield lab
+    lab.client.close()
