@@ -1,4 +1,4 @@
-"""A cluster on this machine: an embedded Valkey and several nodes, all ended by the process that started them.
+"""A cluster on this machine: an embedded Valkey and several nodes, ended by the process that started them.
 
     with LocalCluster(folder) as cluster:
         app = CloudAI("mine", settings=cluster.settings)
@@ -99,15 +99,15 @@ class LocalCluster:
 
     @cached_property
     def runner(self) -> RunnerName:
-        """What runs the container jobs here; LocalClusterError when Docker was asked for and does not answer."""
+        """What runs the container jobs; LocalClusterError when Docker was asked for and does not answer."""
         if self.asked_runner == "process":
             return "process"
         if self.engine_problem is None:
             return "docker"
         if self.asked_runner == "docker":
             raise LocalClusterError(
-                f"runner: given 'docker', but no container engine answers ({self.engine_problem}). Start one, or choose "
-                "'process' to run jobs as local processes, without isolation"
+                f"runner: given 'docker', but no container engine answers ({self.engine_problem}). Start "
+                "one, or choose 'process' to run jobs as local processes, without isolation"
             )
         return "process"
 
@@ -145,8 +145,8 @@ class LocalCluster:
         """Start everything and wait until all nodes have joined.
 
         Raises:
-            LocalClusterError: a node ended or did not join within 60 s (with the end of its log), or the engine that
-                was asked for does not answer.
+            LocalClusterError: a node ended or did not join within 60 s (with the end of its log), or the
+                engine that was asked for does not answer.
             EmbeddedServerError: Valkey cannot run here.
             ConfigurationError: a setting is wrong.
         """
@@ -165,7 +165,7 @@ class LocalCluster:
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End what was started: nodes first, Valkey last. Ends only that; may be repeated.
 
-        A node finishes what runs for `timeout_s`; then it stops its jobs; one that does not end even so is killed.
+        A node finishes what runs for `timeout_s`; then it stops its jobs; what does not end then is killed.
         """
         self._signal_and_wait(signal.SIGTERM, timeout_s)
         # Celery's cold shutdown: the node stops its containers and processes.
@@ -234,7 +234,8 @@ class LocalCluster:
                 if self._has_joined(process):
                     missing.remove(process)
             if missing and time.monotonic() >= deadline:
-                raise LocalClusterError(self._no_start(missing[0], f"did not join within {START_TIMEOUT_S:.0f} s"))
+                late = f"did not join within {START_TIMEOUT_S:.0f} s"
+                raise LocalClusterError(self._no_start(missing[0], late))
             time.sleep(_LOOK_EVERY_S)
 
     def _has_joined(self, process: NodeProcess) -> bool:

@@ -1,4 +1,4 @@
-"""The nodes of a local cluster: several on one machine, each with a capacity that is declared, not measured."""
+"""The nodes of a local cluster: several on one machine, each with a capacity that is declared."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ class LocalNode:
 DEFAULT_NODES = (
     LocalNode("small", cpu=1, memory=4, slots=2, labels={"size": "small", "zone": "a"}),
     LocalNode("medium", cpu=2, memory=8, slots=4, labels={"size": "medium", "zone": "b"}),
-    LocalNode("large", cpu=4, memory=16, gpus=2, slots=8, labels={"size": "large", "zone": "a", "gpu": "declared"}),
+    LocalNode(
+        "large", cpu=4, memory=16, gpus=2, slots=8, labels={"size": "large", "zone": "a", "gpu": "declared"}
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""One node of a local cluster as a process: started, watched and ended by the process that owns the cluster."""
+"""One node of a local cluster as a process: started, watched and ended by the cluster's owner."""
 
 from __future__ import annotations
 
@@ -22,14 +22,24 @@ _LOG_LINES_SHOWN = 15
 
 
 class NodeProcess:
-    """A Celery worker below a tether (embedded/tether.py), so that it ends when its owner ends, however that happens."""
+    """A Celery worker below a tether (embedded/tether.py), so that it ends when its owner does."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path
+    ) -> None:
         self.name = name
         self.log_path = log_path
         with log_path.open("ab") as log:
             self._tether = subprocess.Popen(
-                [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(ORPHAN_GRACE_S), *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    tether.__file__,
+                    str(os.getpid()),
+                    str(ORPHAN_GRACE_S),
+                    *command,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

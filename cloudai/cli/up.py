@@ -1,0 +1,136 @@
+"""`cloudai up`: a cluster on this machine, until it is told to end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from cloudai.cli.output import json_option, print_table
+from cloudai.demo.run import runner_line
+from cloudai.local_cluster import STOP_TIMEOUT_S, LocalCluster
+from cloudai.local_nodes import LocalNode, default_nodes, read_nodes
+from cloudai.settings.sources import state_folder
+
+#: Where the embedded Valkey listens unless told otherwise: beside Redis's own 6379.
+PORT = 6390
+
+#: Time between two looks at the parts, seconds.
+_LOOK_EVERY_S = 1.0
+
+
+@click.command()
+@click.option(
+    "--nodes",
+    default="3",
+    show_default=True,
+    metavar="N|FILE",
+    help="How many nodes (small, medium, large in turn), or a TOML or JSON file that lists them: name, cpu, "
+    "memory, gpus, storage, slots, labels.",
+)
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="auto: Docker where an engine answers, else local processes.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where data and logs are; what waits there is taken up again.  "
+    "[default: the platform's state folder]",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Port of the embedded Valkey on 127.0.0.1; 0 picks a free one.",
+)
+@json_option
+@click.pass_context
+def up(
+    ctx: click.Context,
+    nodes: str,
+    runner: Literal["auto", "docker", "process"],
+    folder: Path | None,
+    port: int,
+    as_json: bool,
+) -> None:
+    """Start a cluster on this machine: an embedded Valkey and nodes of unequal, declared capacity.
+
+    It runs until Ctrl-C or SIGTERM and then ends everything that it started. With --json one line is
+    printed when it is ready: url, runner, folder, pids, nodes.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    wanted = default_nodes(int(nodes)) if nodes.isdecimal() else read_nodes(Path(nodes))
+    cluster = LocalCluster(folder or state_folder() / "up", wanted, runner=runner, port=port)
+    if not as_json:
+        click.echo(runner_line(cluster))
+        click.echo(f"Starting Valkey and {len(wanted)} nodes in {cluster.folder} ...")
+    with cluster:
+        _announce(cluster, wanted, as_json=as_json)
+        told: set[str] = set()
+        while not stop.wait(_LOOK_EVERY_S):
+            for what in cluster.ended():
+                if what not in told:
+                    told.add(what)
+                    click.echo(what, err=True)
+            if not cluster.pids:
+                click.echo("No node is left.", err=True)
+                break
+        if not as_json:
+            click.echo(
+                f"Ending: running jobs have {STOP_TIMEOUT_S:.0f} s; what waits is kept for the next `up`."
+            )
+    if not stop.is_set():
+        ctx.exit(1)
+
+
+def _announce(cluster: LocalCluster, nodes: Sequence[LocalNode], *, as_json: bool) -> None:
+    if as_json:
+        ready = {
+            "url": cluster.url,
+            "runner": cluster.runner,
+            "folder": str(cluster.folder),
+            "pids": {"valkey": cluster.valkey_pid, "nodes": cluster.pids},
+            "nodes": [{"name": node.full_name, **node.settings()} for node in nodes],
+        }
+        click.echo(json.dumps(ready))
+        return
+    print_table(
+        ["node", ">cores", ">GiB", ">GPUs", ">slots", "labels", ">pid"],
+        [
+            (
+                node.full_name,
+                f"{node.cpu:g}",
+                f"{node.memory:g}",
+                str(node.gpus),
+                str(node.slots),
+                ", ".join(f"{key}={value}" for key, value in node.labels.items()),
+                str(cluster.pids.get(node.full_name, "")),
+            )
+            for node in nodes
+        ],
+    )
+    command = ["echo", "hello"]
+    image = "debian:bookworm"
+    click.echo(
+        f"""
+The cluster is up. In another terminal:
+
+  export CLOUDAI_REDIS__URL={cluster.url}
+  cloudai submit {image} -- {" ".join(command)}
+  cloudai nodes
+  cloudai explain TASK_ID
+
+Logs are in {cluster.folder / "logs"}. Ctrl-C ends everything."""
+    )
