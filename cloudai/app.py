@@ -77,7 +77,6 @@ class CloudAI(Celery):  # type: ignore[misc]
                 "result_backend_always_retry": True,
                 "task_track_started": True,
                 "worker_send_task_events": True,
-                "task_send_sent_event": True,
                 "task_serializer": "json",
                 "accept_content": ["json"],
             }

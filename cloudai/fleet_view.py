@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cloudai.scheduling.errors import InvalidParameters
@@ -18,8 +18,7 @@ from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams, differences
 from cloudai.scheduling.snapshot import FleetSnapshot
 from cloudai.scheduling.task_types import INITIAL_TAU
-from cloudai.state.fleet import Fleet, FixedFields, read_row
-from cloudai.state.ledger import Row
+from cloudai.state.fleet import FixedFields, Fleet, read_changes, read_row
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +71,7 @@ class FleetView:
             while True:
                 news = self._fleet.refresh(self.version, _ROWS, known if due else 1 << 53)
                 self.saw_time(news.now)
-                self.apply(news.changes)
-                if len(news.changes) < _ROWS:
+                if self.apply(news.changes) < _ROWS:
                     break
             self.tau.update(news.tau)
             if due:
@@ -92,23 +90,24 @@ class FleetView:
             logger.info("parameters-changed version=%d %s", version, line)
         self.parameters = parameters
 
-    def apply(self, changes: Iterable[Row]) -> None:
-        """Take changed rows into the snapshot; nodes that are new to it are looked up."""
-        rows = list(changes)
+    def apply(self, changes: str) -> int:
+        """Take changed rows into the snapshot, nodes that are new to it are looked up; returns how many rows there were."""
+        rows = read_changes(changes)
         if not rows:
-            return
+            return 0
         with self.lock:
-            unknown = [row[0].decode() for row in rows if self._is_unknown(row)]
+            unknown = [row[0] for row in rows if self._is_unknown(row)]
             if unknown:
                 self._fixed.update(self._fleet.fixed(unknown))
             states = []
             for row in rows:
-                fixed = self._fixed.get(row[0].decode())
+                fixed = self._fixed.get(row[0])
                 # A node that was forgotten between the two reads, or is being registered anew: the next change tells.
                 if fixed is not None and row[2] == fixed.incarnation:
                     states.append(read_row(row, fixed))
             self.snapshot.apply(states)
             self.version = max(self.version, int(rows[-1][1]))
+        return len(rows)
 
     def assume(self, state: NodeState) -> None:
         """Decide as if this row were true already, until `forget_assumptions`."""
@@ -126,6 +125,6 @@ class FleetView:
         self._assumed.clear()
         self.snapshot.apply(restored)
 
-    def _is_unknown(self, row: Row) -> bool:
-        fixed = self._fixed.get(row[0].decode())
+    def _is_unknown(self, row: Sequence[str]) -> bool:
+        fixed = self._fixed.get(row[0])
         return fixed is None or fixed.incarnation != row[2]

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
@@ -129,6 +130,11 @@ class _ChannelMixin:
         if self._cloudai_client is None:
             self._cloudai_client = self._create_client()
         return self._cloudai_client
+
+    @contextmanager
+    def conn_or_acquire(self, client: Redis | None = None) -> Iterator[Redis]:
+        """The client given, or the channel's own."""
+        yield client or self._kept_client()
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         deployment = self.deployment

@@ -17,7 +17,6 @@ from redis import Redis
 
 from cloudai.names import Keys
 from cloudai.scheduling.nodes import NodeState
-from cloudai.state.ledger import Row
 from cloudai.state.scripts import Scripts
 
 #: Node states.
@@ -74,7 +73,7 @@ class Refresh:
     """What a scheduling process must know, read in one step."""
 
     now: float
-    changes: Sequence[Row]
+    changes: str
     #: Seconds by task type (and `family:<name>`).
     tau: dict[str, float]
     parameters_version: int
@@ -168,7 +167,7 @@ class Fleet:
         pairs = zip(tau[::2], tau[1::2], strict=True)
         return Refresh(
             now=float(now),
-            changes=changes,
+            changes=changes.decode(),
             tau={k.decode(): float(v) for k, v in pairs if not k.startswith(b"samples:")},
             parameters_version=int(version),
             parameters=text.decode(),
@@ -191,7 +190,7 @@ class Fleet:
             found = pipe.execute()
         return {
             name: FixedFields(
-                incarnation=row[0],
+                incarnation=row[0].decode(),
                 cpu_milli=int(row[1]),
                 memory_kib=int(row[2]),
                 gpus=int(row[3]),
@@ -219,7 +218,7 @@ _FIXED = (
 class FixedFields:
     """A node's capacity and labels: they hold for one incarnation."""
 
-    incarnation: bytes
+    incarnation: str
     cpu_milli: int
     memory_kib: int
     gpus: int
@@ -228,11 +227,16 @@ class FixedFields:
     labels: dict[str, str]
 
 
-def read_row(row: Row, fixed: FixedFields) -> NodeState:
+def read_changes(changes: str) -> list[list[str]]:
+    """The changed rows of the fleet in what a script returned, oldest change first: name, version, then ROW."""
+    return [line.split("\t") for line in changes.split("\n")] if changes else []
+
+
+def read_row(row: Sequence[str], fixed: FixedFields) -> NodeState:
     """One changed row of the fleet as the value that scheduling works on."""
     name, version, _, state, heartbeat, held_for, cpu, memory, storage, slots, gpu, pressure = row
     return NodeState(
-        name=name.decode(),
+        name=name,
         labels=fixed.labels,
         cpu_capacity=fixed.cpu_milli,
         memory_capacity=fixed.memory_kib,
@@ -243,10 +247,10 @@ def read_row(row: Row, fixed: FixedFields) -> NodeState:
         memory_available=int(memory),
         storage_available=int(storage),
         slots_available=int(slots),
-        gpu_free=tuple(map(int, gpu.split(b","))) if gpu else (),
+        gpu_free=tuple(map(int, gpu.split(","))) if gpu else (),
         pressure=float(pressure),
         heartbeat=float(heartbeat),
-        accepting=state == b"up",
-        held_for=held_for.decode() if held_for else "",
+        accepting=state == UP,
+        held_for=held_for,
         version=int(version),
     )

@@ -12,8 +12,10 @@ features, tau, predicted, parameters, family, user, reason, sla_success, runtime
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from redis import Redis
@@ -21,8 +23,8 @@ from redis import Redis
 from cloudai.names import Keys
 from cloudai.state.scripts import Scripts
 
-#: A changed row of the fleet as the scripts return it: name, version, then the fields of state/fleet.py, ROW.
-Row = Sequence[bytes]
+#: Compact JSON, made once.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class Placement:
     attempt: int
     #: Server time, epoch seconds.
     now: float
-    #: What changed in the fleet since the caller's version.
-    changes: Sequence[Row]
+    #: What changed in the fleet since the caller's version, for `fleet.read_changes`.
+    changes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class WaitingSet:
     #: Tasks that wait in all.
     total: int
     shapes: tuple[WaitingShape, ...]
-    changes: Sequence[Row]
+    changes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +175,16 @@ class Ledger:
 
     def place_args(
         self, submission: Submission, candidates: Sequence[tuple[str, str]], since: int
-    ) -> list[str | int | float]:
-        """Arguments of the place script, for a caller that buffers several in one pipeline."""
+    ) -> tuple[str, str, str]:
+        """Arguments of the place script, for a caller that sends several at once."""
         s = submission
-        args: list[str | int | float] = [
+        short = [
             s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
             "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries, s.request,
-            s.message, s.decision, self._decision_ttl_s, since, self._max_live, s.fallback, s.from_attempt,
-            2 * len(s.extra),
+            self._decision_ttl_s, since, self._max_live, s.fallback, s.from_attempt,
+            list(chain.from_iterable(s.extra)), list(chain.from_iterable(candidates)),
         ]  # fmt: skip
-        for pair in s.extra:
-            args += pair
-        for candidate in candidates:
-            args += candidate
-        return args
+        return _encode(short), s.message, s.decision
 
     def place(
         self,
@@ -230,12 +228,12 @@ class Ledger:
                 )
                 for shape, request, tasks in found
             ),
-            changes=changes,
+            changes=changes.decode(),
         )
 
     def place_waiting(
         self, proposals: Iterable[Proposal], since: int, rows: int = 1000
-    ) -> tuple[float, list[str], Sequence[Row]]:
+    ) -> tuple[float, list[str], str]:
         """Place waiting tasks, each on its first candidate that still fits.
 
         Returns the server time, for each proposal the node, "" (nothing fitted) or "gone" (it waits no longer), and
@@ -247,7 +245,7 @@ class Ledger:
             for candidate in proposal.candidates:
                 args += candidate
         now, results, changes = self.scripts.place_waiting.run(self.client, self.keys.prefix, *args)
-        return float(now), [node.decode() for node in results], changes
+        return float(now), [node.decode() for node in results], changes.decode()
 
     def hold(self, task_id: str, node: str) -> bool:
         """Keep a node for a waiting task: nothing else is placed there until the task is placed, ends, or gets another.
@@ -381,9 +379,8 @@ class Ledger:
         return totals
 
 
-def read_placement(reply: Sequence[Any]) -> Placement:
-    """The answer of the place script, for a caller that ran it in a pipeline."""
-    status, node, attempt, now, changes = reply
-    return Placement(
-        status=status.decode(), node=node.decode(), attempt=int(attempt), now=float(now), changes=changes
-    )
+def read_placement(reply: bytes) -> Placement:
+    """The answer of the place script, for a caller that sent several at once."""
+    head, _, changes = reply.decode().partition("\n")
+    status, node, attempt, now = head.split("\t")
+    return Placement(status=status, node=node, attempt=int(attempt), now=float(now), changes=changes)

@@ -1,22 +1,23 @@
 -- Place one submitted task, or let it wait. Contract: state/ledger.py, Ledger.place.
-local id, nonce = ARGV[1], ARGV[2]
-local need = {tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])}
-local shape, task_type, sla, deadline = ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
-local eta, expires, priority, name, retries = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13], ARGV[14], ARGV[15]
-local request, message, decision, decision_ttl = ARGV[16], ARGV[17], ARGV[18], ARGV[19]
-local since, max_live, fallback, from = ARGV[20], tonumber(ARGV[21]), ARGV[22], ARGV[23]
-local extras = tonumber(ARGV[24])
+-- ARGV: a JSON list of all that is short (one argument costs a client less than forty), the message, the decision record.
+local a = cjson.decode(ARGV[1])
+local message, decision = ARGV[2], ARGV[3]
+local id, nonce, need = a[1], a[2], {a[3], a[4], a[5], a[6]}
+local shape, task_type, sla, deadline = a[7], a[8], a[9], tonumber(a[10])
+local eta, expires, priority, name, retries, request = a[11], a[12], a[13], a[14], a[15], a[16]
+local decision_ttl, since, max_live, fallback, from = a[17], a[18], a[19], a[20], a[21]
+local extra, offered = a[22], a[23]
 local key = task_key(id)
 
 local function reply(status, node, attempt)
-  return {status, node or '', attempt or 0, seconds(now), changes(since, 16)}
+  return table.concat({status, node or '', attempt or 0, seconds(now)}, '\t') .. '\n' .. changes(since, 16)
 end
 
 local known = redis.call('HMGET', key, 'state', 'nonce', 'attempt', 'revoked')
 local state, attempt = known[1], tonumber(known[3] or '0') + 1
 if state and known[2] == nonce then return reply('duplicate') end
 -- A body that publishes its own task again speaks for its attempt, and only the attempt that runs may.
-if from ~= '0' and (state ~= 'running' or known[3] ~= from) then return reply('stale') end
+if from ~= 0 and (state ~= 'running' or tonumber(known[3]) ~= from) then return reply('stale') end
 if state then
   if known[4] == '1' then return reply('revoked') end
   if state == 'running' then
@@ -25,7 +26,7 @@ if state then
     redis.call('DEL', next_key)
     redis.call('HSET', next_key, 'nonce', nonce, 'retries', retries, 'eta', eta, 'expires', expires, 'message', message,
                'name', name, 'cpu', need[1], 'memory', need[2], 'gpu', need[3], 'storage', need[4], 'shape', shape,
-               'type', task_type, 'priority', priority, 'request', request, unpack(ARGV, 25, 24 + extras))
+               'type', task_type, 'priority', priority, 'request', request, unpack(extra))
     return reply('next')
   end
   -- Also while its last end is not settled: the result that is about to be stored must not be taken for the new one's.
@@ -46,7 +47,7 @@ end
 redis.call('HSET', key, 'nonce', nonce, 'name', name, 'cpu', need[1], 'memory', need[2], 'gpu', need[3],
            'storage', need[4], 'shape', shape, 'type', task_type, 'arrival', seconds(arrival),
            'deadline', seconds(deadline), 'priority', priority, 'retries', retries, 'request', request,
-           'submitted', seconds(now), unpack(ARGV, 25, 24 + extras))
+           'submitted', seconds(now), unpack(extra))
 redis.call('SET', P .. 'message:' .. id, message)
 if decision ~= '' then redis.call('SET', P .. 'decision:' .. id, decision, 'EX', decision_ttl) end
 if expires > 0 then
@@ -54,7 +55,7 @@ if expires > 0 then
   redis.call('ZADD', P .. 'expiring', expires, id)
 end
 event('submitted', id, 'name', name, 'type', task_type, 'request', request, 'arrival', seconds(arrival),
-      'deadline', seconds(deadline), unpack(ARGV, 25, 24 + extras))
+      'deadline', seconds(deadline), unpack(extra))
 
 if eta > now then
   delay(id, eta)
@@ -64,7 +65,7 @@ end
 -- Tasks of the same shape that came before go first, in deadline order.
 if redis.call('EXISTS', P .. 'waiting:shape:' .. shape) == 0 then
   local candidates = {}
-  for i = 25 + extras, #ARGV, 2 do candidates[#candidates + 1] = {ARGV[i], ARGV[i + 1]} end
+  for i = 1, #offered, 2 do candidates[#candidates + 1] = {offered[i], offered[i + 1]} end
   local node = try_place(id, need, candidates, attempt)
   if node then
     count_decision(fallback)

@@ -267,14 +267,16 @@ local function lose(id, name, max_attempts, ttl)
   return true
 end
 
--- What changed in the fleet since the caller's version: rows of (name, version, row...), oldest change first.
+-- What changed in the fleet since the caller's version, oldest change first: one text, a line a node, fields apart by
+-- tabs (name, version, then as in state/fleet.py). A client reads one long text sooner than many short ones.
 local function changes(since, limit)
   local rows = {}
   local list = redis.call('ZRANGE', P .. 'fleet', '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
   for i = 1, #list, 2 do
     local row = redis.call('HMGET', node_key(list[i]), 'incarnation', 'state', 'heartbeat', 'held_for', 'cpu',
                            'memory', 'storage', 'slots', 'gpu', 'pressure')
-    rows[#rows + 1] = {list[i], list[i + 1], unpack(row)}
+    for j = 1, #row do row[j] = row[j] or '' end
+    rows[#rows + 1] = list[i] .. '\t' .. list[i + 1] .. '\t' .. table.concat(row, '\t')
   end
-  return rows
+  return table.concat(rows, '\n')
 end
