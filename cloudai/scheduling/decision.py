@@ -91,9 +91,10 @@ class Decision:
             terms = ",".join([f"{quoted(name)}:{_numbers(values)}" for name, values in self.terms.items()])
             parts.append(
                 f',"by":{quoted(self.scheduler)},"n":[{",".join(map(quoted, self.candidates))}]'
-                f',"f":[{",".join(self._feature_lists)}],"e":{_numbers(self.runtimes)}'
-                f',"s":{_numbers(self.scores)},"t":{{{terms}}}'
+                f',"f":[{",".join(self._feature_lists)}],"e":{_numbers(self.runtimes)},"t":{{{terms}}}'
             )
+            if self.scores:
+                parts.append(f',"s":{_numbers(self.scores)}')
         if self.refusals:
             parts.append(',"r":' + json.dumps(self.refusals, separators=(",", ":")))
         if self.fallback_reason:
@@ -118,13 +119,15 @@ def read_record(text: str | bytes) -> dict[str, Any]:
     record = json.loads(text)
     if not isinstance(record, dict) or record.get("v") != _FORM:
         raise ValueError(f"not a decision record of form {_FORM}")
-    scores = record.get("s", [])
-    terms = record.get("t", {})
+    nodes = record.get("n", [])
+    runtimes = _expanded(record.get("e", 0), len(nodes))
+    scores = _expanded(record["s"], len(nodes)) if "s" in record else []
+    terms = {name: _expanded(values, len(nodes)) for name, values in record.get("t", {}).items()}
     candidates = []
-    for place, node in enumerate(record.get("n", [])):
+    for place, node in enumerate(nodes):
         candidate: dict[str, Any] = {"node": node}
         candidate |= zip(FEATURE_NAMES, record["f"][place], strict=True)
-        candidate["predicted_s"] = record["e"][place]
+        candidate["predicted_s"] = runtimes[place]
         if scores:
             candidate["score"] = scores[place]
         candidate |= {name: values[place] for name, values in terms.items()}
@@ -148,7 +151,14 @@ def read_record(text: str | bytes) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[float]) -> str:
+    """A JSON list; 0 stands for a list of zeros, which most terms are."""
+    if not any(values):
+        return "0"
     return _valid(_LISTS[len(values)] % tuple(values))
+
+
+def _expanded(values: Any, length: int) -> list[float | None]:
+    return [0.0] * length if values == 0 else list(values)
 
 
 def _valid(numbers: str) -> str:

@@ -6,6 +6,7 @@ Tasks come in few shapes and a submission changes few nodes, so most decisions t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,18 +38,20 @@ class Verdict:
     #: number of feasible nodes
     count: int
     #: number of nodes refused, by the first reason; reasons without any are left out
-    refusals: dict[str, int]
+    refusals: Mapping[str, int]
 
 
 class _Kept:
     """The lasting part of the verdict on one shape."""
 
-    __slots__ = ("changes", "codes", "counts", "mask", "membership")
+    __slots__ = ("changes", "codes", "counts", "mask", "membership", "refusals")
 
     codes: CodeArray
     mask: BoolArray
     #: nodes by code
     counts: list[int]
+    #: the counts of the refused by reason, without zeros
+    refusals: dict[str, int]
 
     def __init__(self, task: TaskRequest, snapshot: FleetSnapshot) -> None:
         self.rebuild(task, snapshot)
@@ -59,6 +62,7 @@ class _Kept:
         self.counts = np.bincount(self.codes, minlength=1 + len(REASONS)).tolist()
         self.membership = snapshot.membership
         self.changes = snapshot.changes
+        self._name_refusals()
 
     def refresh(self, task: TaskRequest, snapshot: FleetSnapshot) -> None:
         if self.membership == snapshot.membership and self.changes == snapshot.changes:
@@ -67,6 +71,7 @@ class _Kept:
         if self.membership != snapshot.membership or rows is None or len(rows) > _FEW_ROWS:
             self.rebuild(task, snapshot)
             return
+        moved = False
         for row in rows:
             before = int(self.codes[row])
             code = lasting_code(task, snapshot.states[row])
@@ -75,7 +80,13 @@ class _Kept:
                 self.mask[row] = code == NO_REASON
                 self.counts[before] -= 1
                 self.counts[code] += 1
+                moved = True
         self.changes = snapshot.changes
+        if moved:
+            self._name_refusals()
+
+    def _name_refusals(self) -> None:
+        self.refusals = {str(reason): n for reason, n in zip(REASONS, self.counts[1:], strict=True) if n}
 
 
 class Filter:
@@ -91,28 +102,23 @@ class Filter:
     ) -> Verdict:
         """As `feasible_mask`, with the refusals counted."""
         kept = self._lasting(task, snapshot)
-        refusals: dict[str, int] = {}
-        if kept.counts[NO_REASON] != len(snapshot):
-            refusals = {
-                str(reason): number for reason, number in zip(REASONS, kept.counts[1:], strict=True) if number
-            }
         feasible = kept.mask & fresh(snapshot, now, staleness_s)
-        stale = kept.counts[NO_REASON] - int(np.count_nonzero(feasible))
-        count = kept.counts[NO_REASON] - stale
+        count = int(np.count_nonzero(feasible))
+        fitting = kept.counts[NO_REASON]
+        if count == fitting and not snapshot.held:
+            return Verdict(feasible, count, kept.refusals)
         held = 0
         for name, holder in snapshot.held.items():
             row = snapshot.index[name]
             if holder != task_id and kept.mask[row]:
                 held += 1
-                if feasible[row]:
-                    feasible[row] = False
-                    count -= 1
-                else:
-                    stale -= 1
+                feasible[row] = False
+        count = int(np.count_nonzero(feasible))
+        refusals = dict(kept.refusals)
         if held:
             refusals[str(Reason.HELD)] = held
-        if stale:
-            refusals[str(Reason.STALE)] = stale
+        if fitting - held - count:
+            refusals[str(Reason.STALE)] = fitting - held - count
         return Verdict(feasible, count, refusals)
 
     def _lasting(self, task: TaskRequest, snapshot: FleetSnapshot) -> _Kept:

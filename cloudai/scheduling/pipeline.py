@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Protocol, Self
@@ -184,29 +185,34 @@ def _checked(ranking: Ranking, scheduler: Scheduler, feasible: BoolArray, count:
     unusable.
     """
     rows = [int(row) for row in ranking.rows[:count]]
-    if (
-        not rows
-        or len(set(rows)) != len(rows)
-        or not all(0 <= row < feasible.size and feasible[row] for row in rows)
-    ):
+    usable = 0 < len(rows) == len(set(rows))
+    for row in rows:
+        usable = usable and 0 <= row < feasible.size and feasible.item(row)
+    if not usable:
         raise ValueError(
             f"{scheduler.name} must rank feasible rows, each once, and at least one; it gave {rows}"
         )
-    alongside = [ranking.scores, ranking.runtimes]
-    if any(len(values) not in (0, len(ranking.rows)) for values in alongside) or any(
-        len(values) != len(ranking.rows) for values in ranking.terms.values()
-    ):
-        raise ValueError(f"{scheduler.name} must give as many scores, runtimes and terms as rows")
-    kept = next(
-        (place for place, score in enumerate(ranking.scores[:count]) if not isfinite(score)), len(rows)
-    )
+    # A user's scheduler may give numpy arrays; records and headers need plain floats.
+    scores, runtimes = _plain(ranking.scores), _plain(ranking.runtimes)
+    terms = {name: _plain(values) for name, values in ranking.terms.items()}
+    given = len(ranking.rows)
+    for values in (scores or ranking.rows, runtimes or ranking.rows, *terms.values()):
+        if len(values) != given:
+            raise ValueError(f"{scheduler.name} must give as many scores, runtimes and terms as rows")
+    kept = len(rows)
+    for place, score in enumerate(scores[:kept]):
+        if not isfinite(score):
+            kept = place
+            break
     if kept == 0:
         raise CannotDecide(NOT_FINITE)
-    if kept == len(ranking.rows):
-        return ranking
     return Ranking(
         rows=rows[:kept],
-        scores=ranking.scores[:kept],
-        runtimes=ranking.runtimes[:kept],
-        terms={name: values[:kept] for name, values in ranking.terms.items()},
+        scores=scores[:kept],
+        runtimes=runtimes[:kept],
+        terms={name: values[:kept] for name, values in terms.items()},
     )
+
+
+def _plain(values: Sequence[float]) -> list[float]:
+    return [float(value) for value in values]

@@ -51,16 +51,24 @@ def rts_scores(
     """
     p = parameters
     v = vectors if vectors is not None else type_vectors(task.task_type, p, snapshot)
-    # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, t + E - deadline) = max(0, E -
-    # slack_s).
-    E = _contention(task, snapshot, p, feasible_only=feasible_only)
-    E += 1.0
-    E *= tau * v.base
+    asked = task.resources
+    # E = tau * b * s * (1 + theta1*cpu/cpu_avail + theta2*mem/mem_avail + theta3*gpu/gpu_avail + theta4*L):
+    # one product
+    # of the weights with the matrix of 1, 1/cpu_avail, 1/mem_avail, 1/gpu_avail and L.
+    weights = np.array([1.0, p.theta1 * asked.cpu, p.theta2 * asked.memory, p.theta3 * asked.gpu, p.theta4])
+    weights *= tau * v.base
+    E: FloatArray = weights @ snapshot.features
+    if not feasible_only:
+        E += tau * v.base * _exhausted(task, snapshot, p)
     if v.speed is not None:
         E *= v.speed
+    # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, t + E - deadline) = max(0, E -
+    # slack_s).
     R = p.beta * snapshot.load
-    if E.max(initial=-np.inf) <= slack_s:
-        Delta = np.zeros(len(snapshot))
+    if (
+        not E.size or E.item(E.argmax()) <= slack_s
+    ):  # argmax is three times as fast as max, and finds a NaN too
+        Delta = np.zeros(E.size)
     else:
         Delta = np.maximum(E - slack_s, 0.0)
         R += p.alpha * Delta
@@ -68,25 +76,18 @@ def rts_scores(
     return RTSScores(E=E, Delta=Delta, R=R, Rfinal=Rfinal)
 
 
-def _contention(
-    task: TaskRequest, snapshot: FleetSnapshot, p: GAParams, *, feasible_only: bool
-) -> FloatArray:
-    """theta1*cpu/cpu_avail + theta2*mem/mem_avail + theta3*gpu/gpu_avail + theta4*L, as one vector-matrix
-    product.
-    """
+def _exhausted(task: TaskRequest, snapshot: FleetSnapshot, p: GAParams) -> FloatArray:
+    """What the matrix lacks: it has 0 for 1/0, but of nothing available, something asked is a ratio of 1."""
     asked = task.resources
-    weights = np.array([p.theta1 * asked.cpu, p.theta2 * asked.memory, p.theta3 * asked.gpu, p.theta4])
-    contention: FloatArray = weights @ snapshot.features
-    if not feasible_only:
-        # The matrix has 0 for 1/0; of nothing available, something asked is a ratio of 1.
-        for theta, need, available in (
-            (p.theta1, asked.cpu, snapshot.cpu),
-            (p.theta2, asked.memory, snapshot.memory),
-            (p.theta3, asked.gpu, snapshot.gpu),
-        ):
-            if need:
-                contention[available <= 0] += theta
-    return contention
+    terms = np.zeros(len(snapshot))
+    for theta, need, available in (
+        (p.theta1, asked.cpu, snapshot.cpu),
+        (p.theta2, asked.memory, snapshot.memory),
+        (p.theta3, asked.gpu, snapshot.gpu),
+    ):
+        if need:
+            terms[available <= 0] += theta
+    return terms
 
 
 def placement_features(

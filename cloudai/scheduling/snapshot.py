@@ -17,7 +17,7 @@ from cloudai.scheduling.units import KIB_PER_GIB, MILLI
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_COLUMNS = 17
+_COLUMNS = 18
 _FIRST_ROWS = 16
 #: Changes that are remembered one by one; who is further behind looks at every row again.
 _LOG_LIMIT = 4096
@@ -27,9 +27,9 @@ class FleetSnapshot:
     """All nodes of the fleet. Not safe for threads: the owner guards it.
 
     Arrays have shape (n,), float64, and are views that change in place: over the nodes in name order, in
-    cores, GiB and devices. `features` has shape (4, n): 1/cpu, 1/memory, 1/gpu (0 where nothing is available)
-    and the load; a weight vector times it is the contention of every node in one call (a third of the time of
-    the (n, 4) layout).
+    cores, GiB and devices. `features` has shape (5, n): 1, 1/cpu, 1/memory, 1/gpu (0 where nothing is
+    available) and the load; a weight vector times it is the contention of every node in one call (a third of
+    the time of the (n, 4) layout).
     """
 
     #: available cores
@@ -52,7 +52,7 @@ class FleetSnapshot:
     heartbeat: FloatArray
     #: bool: takes new tasks
     accepting: BoolArray
-    #: (4, n): 1/cpu, 1/memory, 1/gpu, load
+    #: (5, n): 1, 1/cpu, 1/memory, 1/gpu, load
     features: FloatArray
     #: capacity: cores, GiB, devices, GiB
     cpu_capacity: FloatArray
@@ -146,6 +146,7 @@ class FleetSnapshot:
         shares = state.gpu_free
         gpu = sum(shares)
         self._block[:, row] = (
+            1.0,
             MILLI / cpu if cpu > 0 else 0.0,
             KIB_PER_GIB / memory if memory > 0 else 0.0,
             MILLI / gpu if gpu > 0 else 0.0,
@@ -205,9 +206,9 @@ class FleetSnapshot:
 
     def _bind(self) -> None:
         rows = self._block[:, : len(self.names)]
-        self.features = rows[:4]
-        (self.load, self.cpu, self.memory, self.gpu, self.storage, self.slots) = rows[3:9]
-        (self.whole_gpus, self.largest_gpu_share, self.heartbeat) = rows[9:12]
-        (self.cpu_capacity, self.memory_capacity, self.gpu_capacity, self.storage_capacity) = rows[12:16]
-        self.slots_capacity = rows[16]
+        self.features = rows[:5]
+        (self.load, self.cpu, self.memory, self.gpu, self.storage, self.slots) = rows[4:10]
+        (self.whole_gpus, self.largest_gpu_share, self.heartbeat) = rows[10:13]
+        (self.cpu_capacity, self.memory_capacity, self.gpu_capacity, self.storage_capacity) = rows[13:17]
+        self.slots_capacity = rows[17]
         self.accepting = self._accepting[: len(self.names)]
