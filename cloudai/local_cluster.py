@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,9 @@ _LOOK_EVERY_S = 0.05
 
 #: Seconds that a container engine has for an answer.
 _ENGINE_TIMEOUT_S = 5
+
+#: Where the engine listens unless DOCKER_HOST or node.docker_url says otherwise.
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 SettingsOverrides = Mapping[str, Mapping[str, Any]]
 
@@ -268,18 +272,28 @@ def _engine_problem(url: str) -> str | None:
     """Why the container engine at `url` ("" for the usual place) cannot be used, or None."""
     try:
         import docker
+        import docker.utils
+        from docker.constants import DEFAULT_DOCKER_API_VERSION
         from docker.errors import DockerException
     except ImportError:
         return "the Docker library is not installed: `pip install 'cloudai[worker]'`"
+    options: dict[str, Any] = {"base_url": url} if url else docker.utils.kwargs_from_env()
+    address = options.get("base_url") or _DEFAULT_ENGINE
+    if address.startswith("unix://"):
+        # Asked here first, because the library leaves its socket open where nothing answers.
+        path = "/" + address.removeprefix("unix://").lstrip("/")
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+        except OSError as error:
+            return f"{path}: {error.strerror or error}"
     try:
-        if url:
-            client = docker.DockerClient(base_url=url, timeout=_ENGINE_TIMEOUT_S)
-        else:
-            client = docker.from_env(timeout=_ENGINE_TIMEOUT_S)
+        # With a version given it does not connect yet, so there is something to close when nothing answers.
+        client = docker.APIClient(version=DEFAULT_DOCKER_API_VERSION, timeout=_ENGINE_TIMEOUT_S, **options)
     except DockerException as error:
         return str(error)
     try:
-        client.ping()
+        client.version(api_version=False)
     except (DockerException, OSError) as error:
         return str(error)
     finally:
