@@ -2,86 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any
 
 from cloudai.scheduling.deadlines import MULTIPLIER_DEFAULT, validate_multiplier
 from cloudai.scheduling.errors import InvalidRequest
-from cloudai.scheduling.task_types import TaskType, infer_task_type, validate_task_type
-from cloudai.scheduling.units import (
-    KIB_PER_GIB,
-    LARGEST,
-    MILLI,
-    parse_gib,
-    parse_number,
-    to_kib,
-    to_milli,
+from cloudai.scheduling.request_fields import (
+    NODE_NAME_LIMIT,
+    Constraints,
+    Unplaceability,
+    checked_constraints,
+    checked_deadline,
+    checked_epoch_seconds,
+    checked_label,
+    checked_unplaceable,
 )
+from cloudai.scheduling.resources import (
+    LEAST_MEMORY_KIB,
+    RESOURCE_NAMES,
+    Resources,
+    checked_amounts,
+    checked_cpu,
+    checked_gpu,
+    checked_memory,
+)
+from cloudai.scheduling.task_types import TaskType, infer_task_type, validate_task_type
+from cloudai.scheduling.units import KIB_PER_GIB, MILLI, parse_gib, parse_number, to_kib
 
-Unplaceability = Literal["wait", "reject"]
-Constraints = tuple[tuple[str, str], ...]
-
-RESOURCE_NAMES = ("cpu", "memory", "gpu", "storage")
+__all__ = ["RequestDefaults", "Resources", "TaskRequest", "parse_request"]
 
 #: What a request takes that says nothing, where nothing else is configured: one core, half a GiB.
 DEFAULT_CPU_MILLI = MILLI
 DEFAULT_MEMORY_KIB = KIB_PER_GIB // 2
-#: Container engines refuse less memory than this (KiB).
-LEAST_MEMORY_KIB = 6 * 1024
-#: Longest user_id, family, label name or label value (characters).
-LABEL_LIMIT = 64
-#: Longest node name (characters).
-NODE_NAME_LIMIT = 255
-#: Most constraints of one task.
-CONSTRAINTS_LIMIT = 32
-
-_GPU_ALLOWED = "a whole number of devices, or a fraction below 1 of one device"
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """An amount of each resource, in integers so that sums are exact in every process and in Redis."""
-
-    #: cores, in thousandths
-    cpu_milli: int = 0
-    #: memory, in KiB
-    memory_kib: int = 0
-    #: GPU devices, in thousandths: below 1000 a share of one device, else a multiple of 1000
-    gpu_milli: int = 0
-    #: disk, in KiB
-    storage_kib: int = 0
-
-    @property
-    def cpu(self) -> float:
-        """Cores."""
-        return self.cpu_milli / MILLI
-
-    @property
-    def memory(self) -> float:
-        """GiB."""
-        return self.memory_kib / KIB_PER_GIB
-
-    @property
-    def gpu(self) -> float:
-        """Devices."""
-        return self.gpu_milli / MILLI
-
-    @property
-    def storage(self) -> float:
-        """GiB."""
-        return self.storage_kib / KIB_PER_GIB
-
-    def describe(self) -> str:
-        """One line for people: only what is above 0."""
-        parts = [("cpu", self.cpu, ""), ("memory", self.memory, " GiB"), ("gpu", self.gpu, "")]
-        parts.append(("storage", self.storage, " GiB"))
-        return ", ".join(f"{name} {amount:g}{unit}" for name, amount, unit in parts if amount) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -106,7 +63,7 @@ class RequestDefaults:
         }
         object.__setattr__(self, "sla_multiplier", validate_multiplier(self.sla_multiplier))
         object.__setattr__(self, "sla_multiplier_by_type", MappingProxyType(by_type))
-        object.__setattr__(self, "amounts", (_cpu_milli(self.cpu), _memory_kib(self.memory)))
+        object.__setattr__(self, "amounts", (checked_cpu(self.cpu), checked_memory(self.memory)))
 
     def multiplier_of(self, task: TaskRequest) -> float:
         """Multiplier k of a task: its own, else its type's, else the general one (spec section 3)."""
@@ -194,7 +151,7 @@ class TaskRequest:
             raise InvalidRequest("explicit_type", explicit, "true or false")
         deadline = header.get("deadline")
         if deadline is not None:
-            deadline = _epoch_seconds(deadline)
+            deadline = checked_epoch_seconds(deadline)
         resources = _resources_from_header(header)
         return cls(
             resources=resources,
@@ -202,13 +159,13 @@ class TaskRequest:
             explicit_type=explicit,
             deadline=deadline,
             sla_multiplier=_optional_multiplier(header.get("sla_multiplier")),
-            family=_optional_label(header.get("family"), "family"),
-            user_id=_optional_label(header.get("user_id"), "user_id"),
-            target_worker_id=_optional_label(
+            family=checked_label(header.get("family"), "family"),
+            user_id=checked_label(header.get("user_id"), "user_id"),
+            target_worker_id=checked_label(
                 header.get("target_worker_id"), "target_worker_id", NODE_NAME_LIMIT
             ),
-            constraints=_constraints(header.get("constraints")),
-            unplaceable=_unplaceable(header.get("unplaceable")),
+            constraints=checked_constraints(header.get("constraints")),
+            unplaceable=checked_unplaceable(header.get("unplaceable")),
         )
 
 
@@ -267,7 +224,7 @@ def parse_request(
         request = _checked(*options, defaults.amounts)
     if deadline is None:
         return request
-    with_deadline = replace(request, deadline=_deadline(deadline, now))
+    with_deadline = replace(request, deadline=checked_deadline(deadline, now))
     object.__setattr__(with_deadline, "_shape", request.shape)
     return with_deadline
 
@@ -292,9 +249,9 @@ def _checked(
     cpu, memory, gpu, storage = (given.get(name) for name in RESOURCE_NAMES)
     default_cpu, default_memory = default_amounts
     amounts = Resources(
-        cpu_milli=default_cpu if cpu is None else _cpu_milli(cpu),
-        memory_kib=default_memory if memory is None else _memory_kib(memory),
-        gpu_milli=0 if gpu is None else _gpu_milli(gpu),
+        cpu_milli=default_cpu if cpu is None else checked_cpu(cpu),
+        memory_kib=default_memory if memory is None else checked_memory(memory),
+        gpu_milli=0 if gpu is None else checked_gpu(gpu),
         storage_kib=0 if storage is None else to_kib(parse_gib(storage, "storage")),
     )
     if task_type is not None:
@@ -310,47 +267,16 @@ def _checked(
         task_type=kind,
         explicit_type=task_type is not None,
         sla_multiplier=_optional_multiplier(sla_multiplier),
-        family=_optional_label(family, "family"),
-        user_id=_optional_label(user_id, "user_id"),
-        target_worker_id=_optional_label(target_worker_id, "target_worker_id", NODE_NAME_LIMIT),
-        constraints=_constraints(None if constraints is None else dict(constraints)),
-        unplaceable=_unplaceable(unplaceable),
+        family=checked_label(family, "family"),
+        user_id=checked_label(user_id, "user_id"),
+        target_worker_id=checked_label(target_worker_id, "target_worker_id", NODE_NAME_LIMIT),
+        constraints=checked_constraints(None if constraints is None else dict(constraints)),
+        unplaceable=checked_unplaceable(unplaceable),
     )
-
-
-def _asked_of(resources: Resources) -> tuple[tuple[object, object], ...]:
-    checked = _integer_amounts(
-        resources.cpu_milli, resources.memory_kib, resources.gpu_milli, resources.storage_kib
-    )
-    amounts = (checked.cpu, checked.memory, checked.gpu, checked.storage)
-    return tuple((name, amount) for name, amount in zip(RESOURCE_NAMES, amounts, strict=True) if amount)
-
-
-def _cpu_milli(given: object) -> int:
-    cpu = parse_number(given, "cpu")
-    if cpu == 0:
-        raise InvalidRequest(
-            "cpu", given, f"more than 0 cores, at most {LARGEST:g}; leave it out for the default"
-        )
-    return to_milli(cpu)
-
-
-def _memory_kib(given: object) -> int:
-    kib = to_kib(parse_gib(given, "memory"))
-    if kib < LEAST_MEMORY_KIB:
-        raise InvalidRequest("memory", given, f"6 MiB to {LARGEST:g} GiB; leave it out for the default")
-    return kib
-
-
-def _gpu_milli(given: object) -> int:
-    gpu = parse_number(given, "gpu")
-    if gpu > 1 and gpu != int(gpu):
-        raise InvalidRequest("gpu", given, _GPU_ALLOWED)
-    return to_milli(gpu)
 
 
 def _resources_from_header(header: dict[Any, Any]) -> Resources:
-    amounts = _integer_amounts(
+    amounts = checked_amounts(
         header.get("cpu_milli", DEFAULT_CPU_MILLI),
         header.get("memory_kib", DEFAULT_MEMORY_KIB),
         header.get("gpu_milli", 0),
@@ -371,73 +297,13 @@ def _type_from_header(header: dict[Any, Any], resources: Resources) -> TaskType:
     return infer_task_type(cpu, memory, resources.gpu)
 
 
-def _integer_amounts(cpu: object, memory: object, gpu: object, storage: object) -> Resources:
-    for name, amount, per_unit in (
-        ("cpu_milli", cpu, MILLI),
-        ("memory_kib", memory, KIB_PER_GIB),
-        ("gpu_milli", gpu, MILLI),
-        ("storage_kib", storage, KIB_PER_GIB),
-    ):
-        if type(amount) is not int or not 0 <= amount <= LARGEST * per_unit:
-            raise InvalidRequest(name, amount, f"a whole number from 0 to {int(LARGEST) * per_unit}")
-    checked = Resources(cast(int, cpu), cast(int, memory), cast(int, gpu), cast(int, storage))
-    if checked.gpu_milli > MILLI and checked.gpu_milli % MILLI:
-        raise InvalidRequest("gpu_milli", gpu, _GPU_ALLOWED)
-    return checked
+def _asked_of(resources: Resources) -> tuple[tuple[object, object], ...]:
+    checked = checked_amounts(
+        resources.cpu_milli, resources.memory_kib, resources.gpu_milli, resources.storage_kib
+    )
+    amounts = (checked.cpu, checked.memory, checked.gpu, checked.storage)
+    return tuple((name, amount) for name, amount in zip(RESOURCE_NAMES, amounts, strict=True) if amount)
 
 
 def _optional_multiplier(given: object) -> float | None:
     return None if given is None else validate_multiplier(given)
-
-
-def _optional_label(given: object, name: str, limit: int = LABEL_LIMIT) -> str | None:
-    return None if given is None else _label(given, name, limit)
-
-
-def _label(given: object, name: str, limit: int = LABEL_LIMIT) -> str:
-    if isinstance(given, str) and 0 < len(given) <= limit and given.isprintable() and given.strip():
-        return str(given)
-    raise InvalidRequest(name, given, f"a text of 1 to {limit} printable characters, not blank")
-
-
-def _constraints(given: object) -> Constraints:
-    if given is None:
-        return ()
-    if not isinstance(given, dict):
-        raise InvalidRequest("constraints", given, "a mapping of label to value, both text")
-    if len(given) > CONSTRAINTS_LIMIT:
-        raise InvalidRequest("constraints", f"{len(given)} labels", f"at most {CONSTRAINTS_LIMIT} labels")
-    pairs = [(_label(name, "constraints"), value) for name, value in given.items()]
-    return tuple(sorted((name, _label(value, f"constraints[{name}]")) for name, value in pairs))
-
-
-def _unplaceable(given: object) -> Unplaceability:
-    if given is None or given == "wait":
-        return "wait"
-    if given == "reject":
-        return "reject"
-    raise InvalidRequest("unplaceable", given, "'wait' or 'reject'")
-
-
-def _deadline(given: object, now: float) -> float:
-    if isinstance(given, timedelta):
-        if given <= timedelta(0):
-            raise InvalidRequest("deadline", str(given), "a time span above 0 from now")
-        return now + given.total_seconds()
-    if not isinstance(given, datetime):
-        raise InvalidRequest("deadline", given, "a datetime with a time zone, or a timedelta from now")
-    if given.utcoffset() is None:
-        raise InvalidRequest("deadline", given.isoformat(), "a datetime with a time zone (tzinfo)")
-    try:
-        due = given.timestamp()
-    except (OverflowError, ValueError):
-        due = -math.inf
-    if due <= now:
-        raise InvalidRequest("deadline", given.isoformat(), "a moment in the future")
-    return due
-
-
-def _epoch_seconds(given: object) -> float:
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < 1e13:
-        return float(given)
-    raise InvalidRequest("deadline", given, "epoch seconds above 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -52,9 +53,8 @@ def rts_scores(
     p = parameters
     v = vectors if vectors is not None else type_vectors(task.task_type, p, snapshot)
     asked = task.resources
-    # E = tau * b * s * (1 + theta1*cpu/cpu_avail + theta2*mem/mem_avail + theta3*gpu/gpu_avail + theta4*L):
-    # one product
-    # of the weights with the matrix of 1, 1/cpu_avail, 1/mem_avail, 1/gpu_avail and L.
+    # E = tau * b * s * (1 + theta1*cpu/cpu_avail + theta2*mem/mem_avail + theta3*gpu/gpu_avail + theta4*L)
+    # as one product of the weights with the matrix of 1, 1/cpu_avail, 1/mem_avail, 1/gpu_avail and L.
     weights = np.array([1.0, p.theta1 * asked.cpu, p.theta2 * asked.memory, p.theta3 * asked.gpu, p.theta4])
     weights *= tau * v.base
     E: FloatArray = weights @ snapshot.features
@@ -62,12 +62,10 @@ def rts_scores(
         E += tau * v.base * _exhausted(task, snapshot, p)
     if v.speed is not None:
         E *= v.speed
-    # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, t + E - deadline) = max(0, E -
-    # slack_s).
+    # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, E - slack_s).
     R = p.beta * snapshot.load
-    if (
-        not E.size or E.item(E.argmax()) <= slack_s
-    ):  # argmax is three times as fast as max, and finds a NaN too
+    # argmax takes a third of the time of max, and stops at a NaN too.
+    if not E.size or E.item(E.argmax()) <= slack_s:
         Delta = np.zeros(E.size)
     else:
         Delta = np.maximum(E - slack_s, 0.0)
@@ -137,6 +135,8 @@ class RTS:
         parameters, snapshot = context.parameters, context.snapshot
         if parameters is None:
             raise CannotDecide(NO_PARAMETERS)
+        if not isfinite(context.tau):
+            raise CannotDecide(NOT_FINITE)
         vectors = self._vectors.of(task.task_type, parameters, snapshot)
         scores = rts_scores(
             task,
