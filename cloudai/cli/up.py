@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from cloudai.cli.output import json_option, print_table
 from cloudai.demo.run import runner_line
 from cloudai.local_cluster import STOP_TIMEOUT_S, LocalCluster
 from cloudai.local_nodes import LocalNode, default_nodes, read_nodes
+from cloudai.scheduling.errors import InvalidRequest
 from cloudai.settings.sources import state_folder
 
 #: Where the embedded Valkey listens unless told otherwise: beside Redis's own 6379.
@@ -65,14 +67,25 @@ def up(
 ) -> None:
     """Start a cluster on this machine: an embedded Valkey and nodes of unequal, declared capacity.
 
-    It runs until Ctrl-C or SIGTERM and then ends everything that it started. With --json one line is
-    printed when it is ready: url, runner, folder, pids, nodes.
+    Its nodes run the application of -A, so they take your project's own tasks too. It runs until Ctrl-C or
+    SIGTERM and then ends everything that it started. With --json one line is printed when it is ready: url,
+    runner, folder, pids, nodes.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     wanted = default_nodes(int(nodes)) if nodes.isdecimal() else read_nodes(Path(nodes))
-    cluster = LocalCluster(folder or state_folder() / "up", wanted, runner=runner, port=port)
+    cluster = LocalCluster(
+        folder or state_folder() / "up",
+        wanted,
+        runner=runner,
+        port=port,
+        app=_app_path(ctx),
+        # The nodes work in a folder of their own, and a project's module is often found by this one.
+        environment={
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+        },
+    )
     if not as_json:
         click.echo(runner_line(cluster))
         click.echo(f"Starting Valkey and {len(wanted)} nodes in {cluster.folder} ...")
@@ -93,6 +106,20 @@ def up(
             )
     if not stop.is_set():
         ctx.exit(1)
+
+
+def _app_path(ctx: click.Context) -> str:
+    """What the nodes run: what `cloudai -A` was given, else the ready-made application.
+
+    Raises:
+        InvalidRequest: Celery's program was given a project's application; it keeps the object, not the path.
+    """
+    path = ctx.meta.get("cloudai.app_path")
+    of_celery = getattr(ctx.obj, "app", None)
+    if not path and of_celery is not None and of_celery.main not in ("default", "cloudai"):
+        allowed = "its path, to start nodes with: `cloudai -A MODULE up`"
+        raise InvalidRequest("app", f"the application {of_celery.main!r} of `celery -A`", allowed)
+    return str(path or "cloudai")
 
 
 def _announce(cluster: LocalCluster, nodes: Sequence[LocalNode], *, as_json: bool) -> None:

@@ -190,6 +190,49 @@ def test_up_says_in_one_line_where_it_is_and_ends_on_sigterm(tmp_path):
     assert not any(is_alive(pid) for pid in pids)
 
 
+def test_up_starts_nodes_of_the_application_that_it_is_given(tmp_path):
+    (tmp_path / "own_tasks.py").write_text(
+        textwrap.dedent("""
+            from cloudai import CloudAI
+
+            app = CloudAI("own")
+
+            @app.task(resources={"cpu": 0.5})
+            def double(number):
+                return 2 * number
+        """)
+    )
+    up = subprocess.Popen(
+        [
+            *(
+                sys.executable,
+                "-c",
+                "from cloudai.cli import main; main()",
+                "-A",
+                "own_tasks",
+                "up",
+                "--json",
+            ),
+            *("--runner", "process", "--port", "0", "--nodes", "1", "--folder", "up"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    with up:
+        ready = json.loads(up.stdout.readline())
+        submitted = subprocess.run(
+            [sys.executable, "-c", "from own_tasks import double; print(double.delay(21).get(timeout=30))"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "CLOUDAI_REDIS__URL": ready["url"]},
+        )
+        up.terminate()
+    assert submitted.stdout == "42\n", submitted.stderr
+
+
 def test_default_nodes_take_turns_and_have_names_of_their_own():
     assert default_nodes(3) == DEFAULT_NODES
     nodes = default_nodes(7)
