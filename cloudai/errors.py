@@ -37,6 +37,11 @@ __all__ = [
 class ClusterFull(CloudAIError):
     """Too many tasks are unfinished (limits.max_in_flight). Nothing was written: submit again when some have ended."""
 
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Ids of the tasks of a bulk submission that were accepted before."""
+        return tuple(self.args[1]) if len(self.args) > 1 else ()
+
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else str(self.__doc__)
 

@@ -47,7 +47,7 @@ class Placing:
         view = self._view
         tau = self._tau(request)
         now = view.now()
-        slack = self._sla(request, tau) if deadline is None else deadline - now
+        slack = self.sla_s(request, tau) if deadline is None else deadline - now
         context = Context(snapshot=view.snapshot, parameters=view.parameters, tau=tau, slack_s=slack, now=now)
         decision = self.placer.decide(task_id, request, context)
         if decision.guard_event is not None:
@@ -68,7 +68,7 @@ class Placing:
         header["rec"] = decision.to_record()
         header["fb"] = decision.fallback_reason
         header["tau"] = decision.tau
-        header["sla"] = self._sla(request, decision.tau)
+        header["sla"] = self.sla_s(request, decision.tau)
         header["pred"] = decision.predicted_s
         header["par"] = decision.parameters_version
 
@@ -82,7 +82,8 @@ class Placing:
     def _tau(self, request: TaskRequest) -> float:
         return self._view.tau[str(request.task_type)]
 
-    def _sla(self, request: TaskRequest, tau: float) -> float:
+    def sla_s(self, request: TaskRequest, tau: float) -> float:
+        """Time from arrival to deadline, seconds: k * tau (spec section 3)."""
         scheduling = self._settings.scheduling
         k = request.sla_multiplier
         if k is None:

@@ -1,0 +1,350 @@
+"""Many submissions of one task at once: what `apply_async` does for each, in a fraction of its time.
+
+The message is built by Celery and kombu once; the copies differ in id, arguments and what Celery derives from them.
+Decisions are made for a few tasks at a time, and a chunk is on its way to Redis while the next one is built.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from celery.result import AsyncResult, ResultSet
+from celery.utils import uuid
+from celery.utils.saferepr import saferepr
+from kombu.utils.json import dumps
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from cloudai.deployment import Deployment
+from cloudai.errors import ClusterFull
+from cloudai.names import HEADER, PLACE_QUEUE
+from cloudai.scheduling.decision import Decision
+from cloudai.scheduling.errors import InvalidRequest, Unplaceable
+from cloudai.scheduling.nodes import NodeState, reserved_share
+from cloudai.scheduling.requests import Resources, TaskRequest
+from cloudai.scheduling.reservation import with_reservation
+from cloudai.scheduling.units import MILLI
+from cloudai.state.ledger import Placement, Submission, read_placement
+from cloudai.submission import RequestHeader, kept_fields
+
+#: Positional and keyword arguments of one call.
+Call = tuple[Sequence[Any], Mapping[str, Any]]
+
+#: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.
+TASKS_A_DECISION = 8
+#: Tasks that are sent to Redis together.
+TASKS_A_CHUNK = 64
+
+#: Chunks after which the view is read anew; between, it is what this submission itself has changed.
+CHUNKS_A_REFRESH = 8
+
+#: A fleet version that no fleet reaches: the answers then carry no changes.
+_NO_CHANGES = 1 << 53
+
+#: Options of `apply_async` that a bulk submission takes, beside those of CloudAI.
+ALLOWED = frozenset({"priority", "expires", "ignore_result", "time_limit", "soft_time_limit", "headers"})
+
+
+def submit_many(
+    app: Any, task: Any, calls: Iterable[Call], asked: Mapping[str, Any], options: Mapping[str, Any]
+) -> ResultSet:
+    """Submit one task with many arguments; returns the results in the order of the calls.
+
+    Every call is checked before the first is sent: InvalidRequest and Unplaceable leave nothing written. ClusterFull
+    says how many were accepted, its `accepted` are their ids. Celery's publish signals and task-sent events are not sent.
+    """
+    calls = list(calls)
+    refused = sorted(set(options) - ALLOWED)
+    if refused:
+        raise InvalidRequest(refused[0], options[refused[0]], f"one of {', '.join(sorted(ALLOWED))}")
+    if not calls:
+        return ResultSet([], app=app)
+    header = app.request_header(task.name, *calls[0], asked, task_id="")
+    for args, kwargs in calls:
+        task.check_submission(args, kwargs)
+    form = _Form(app, task, header, calls[0], options)
+    submitter = _Submitter(app.deployment, header.request, header.deadline, form)
+    submitter.run(calls)
+    results = [AsyncResult(task_id, app=app) for task_id in submitter.task_ids]
+    return ResultSet(results, app=app)
+
+
+class _Form:
+    """The message of the first call as text, with gaps for what differs from call to call."""
+
+    _ID, _TAG, _ARGS, _KWARGS, _BODY = (f"@@{name}-{secrets.token_hex(8)}@@" for name in ("i", "t", "a", "k", "b"))
+
+    def __init__(self, app: Any, task: Any, header: RequestHeader, call: Call, options: Mapping[str, Any]) -> None:
+        self._task = task
+        #: Celery name of the task.
+        self.name = task.name
+        self._amqp = app.amqp
+        self._limit = app.settings.limits.max_arguments_kib * 1024
+        execution = {k: v for k, v in {**task._get_exec_options(), **options}.items() if v is not None}
+        own_headers = execution.pop("headers", None) or {}
+        serializer = execution.pop("serializer", None) or app.conf.task_serializer
+        if serializer != "json":
+            raise InvalidRequest("serializer", serializer, "json")
+        priority = execution.pop("priority", None)
+        message = app.amqp.create_task_message(
+            self._ID, task.name, call[0], call[1], argsrepr=self._ARGS, kwargsrepr=self._KWARGS,
+            ignore_result=execution.pop("ignore_result", task.ignore_result), **execution,
+        )  # fmt: skip
+        #: What Celery embeds beside the arguments: callbacks, chain, chord.
+        self._embed = message.body[2]
+        self.expires = message.headers.get("expires")
+        self.priority = min(9, max(0, priority)) if isinstance(priority, int) else 0
+        headers = {**message.headers, **own_headers, HEADER: {"v": header["v"], "req": header["req"], "id": self._ID}}
+        properties = {
+            **message.properties,
+            "delivery_mode": 2,
+            "priority": priority or 0,
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": PLACE_QUEUE},
+            "delivery_tag": self._TAG,
+        }
+        text = dumps(
+            {
+                "body": self._BODY,
+                "content-encoding": "utf-8",
+                "content-type": "application/json",
+                "headers": headers,
+                "properties": properties,
+            }
+        )
+        self._pieces = list(_pieces(text, (self._ID, self._TAG, self._ARGS, self._KWARGS, self._BODY)))
+
+    def fill(self, task_id: str, tag: str, call: Call) -> str:
+        """The whole message of one call. InvalidRequest when its arguments are too large."""
+        args, kwargs = call
+        body = dumps((args, kwargs, self._embed)).encode()
+        if len(body) > self._limit:
+            raise InvalidRequest(
+                "arguments", f"{len(body)} bytes",
+                f"at most {self._limit} bytes (limits.max_arguments_kib); pass large data by reference",
+            )  # fmt: skip
+        shown = getattr(self._task, "shown_kwargs", None)
+        values = {
+            self._ID: task_id,
+            self._TAG: tag,
+            self._ARGS: json.dumps(saferepr(args, self._amqp.argsrepr_maxsize))[1:-1],
+            self._KWARGS: json.dumps(saferepr(shown(kwargs) if shown else kwargs, self._amqp.kwargsrepr_maxsize))[1:-1],
+            self._BODY: base64.b64encode(body).decode(),
+        }
+        return "".join([values.get(piece, piece) for piece in self._pieces])
+
+
+def _pieces(text: str, gaps: Sequence[str]) -> Iterator[str]:
+    """The text cut at its gaps; the gaps themselves are pieces too."""
+    found = [(text.find(gap), gap) for gap in gaps if gap in text]
+    if not found:
+        yield text
+        return
+    at, gap = min(found)
+    yield text[:at]
+    yield gap
+    yield from _pieces(text[at + len(gap) :], gaps)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A chunk whose answers are still to be read."""
+
+    submissions: list[tuple[Submission, list[tuple[str, str]]]]
+    connection: Any
+
+
+class _Submitter:
+    """Sends chunks and reads the answers of one while the next is built."""
+
+    def __init__(
+        self, deployment: Deployment, request: TaskRequest, deadline: float | None, form: _Form
+    ) -> None:
+        self._deployment = deployment
+        self._request = request
+        self._deadline = deadline
+        self._form = form
+        self._request_json = json.dumps(request.to_header(), separators=(",", ":"), sort_keys=True)
+        self.task_ids: list[str] = []
+        self._wake_dispatcher = False
+        self._full = False
+
+    def run(self, calls: Sequence[Call]) -> None:
+        """Send all of them; what was accepted is in `task_ids`, in order."""
+        deployment = self._deployment
+        deployment.client.script_load(deployment.scripts.place.source)
+        expires = self._expires()
+        view = deployment.view
+        with view.lock:
+            try:
+                sent: _Sent | None = None
+                for number, chunk in enumerate(_chunks(calls, TASKS_A_CHUNK)):
+                    if number % CHUNKS_A_REFRESH == 0:
+                        view.forget_assumptions()
+                        view.refresh()
+                    submissions = list(self._submissions(chunk, expires))
+                    if sent is not None:
+                        self._read(sent)
+                    if self._full:
+                        break
+                    sent = self._send(submissions)
+                else:
+                    if sent is not None:
+                        self._read(sent)
+            finally:
+                view.forget_assumptions()
+                view.refresh()
+        if self._wake_dispatcher:
+            deployment.dispatcher.run()
+        if self._full:
+            raise ClusterFull(
+                f"{len(self.task_ids)} of {len(calls)} tasks were accepted, then limits.max_in_flight "
+                f"({deployment.settings.limits.max_in_flight}) was reached: submit the rest when some have ended",
+                tuple(self.task_ids),
+            )
+
+    def _expires(self) -> float:
+        return datetime.fromisoformat(self._form.expires).timestamp() if self._form.expires else 0.0
+
+    def _submissions(
+        self, calls: Sequence[Call], expires: float
+    ) -> Iterator[tuple[Submission, list[tuple[str, str]]]]:
+        for few in _chunks(calls, TASKS_A_DECISION):
+            ids = [uuid() for _ in few]
+            decision, offers = self._decide(ids)
+            record = decision.to_record()
+            for task_id, call, candidates in zip(ids, few, offers, strict=True):
+                yield self._submission(task_id, call, decision, record, expires), candidates
+
+    def _decide(self, task_ids: Sequence[str]) -> tuple[Decision, list[list[tuple[str, str]]]]:
+        """One decision for a few equal tasks, and the candidates of each, best first."""
+        deployment, request = self._deployment, self._request
+        decision = deployment.placing.decide(task_ids[0], request, deadline=self._deadline)
+        if decision.why_never and request.unplaceable == "reject":
+            raise Unplaceable(decision.why_never)
+        ranked = decision.candidate_features()
+        if not ranked:
+            return decision, [[] for _ in task_ids]
+        snapshot = deployment.view.snapshot
+        states = [snapshot.states[snapshot.index[name]] for name, _ in ranked]
+        scores = list(decision.scores or range(len(ranked)))
+        weight = deployment.view.parameters.beta
+        offers = []
+        for _ in task_ids:
+            # The node of the lowest score; each task that goes there adds its share to the node's load term, beta * L.
+            chosen = min(range(len(ranked)), key=scores.__getitem__)
+            offers.append([ranked[chosen], *(other for i, other in enumerate(ranked) if i != chosen)])
+            if _fits(states[chosen], request.resources):
+                states[chosen] = with_reservation(states[chosen], request.resources)
+                scores[chosen] += weight * _share(states[chosen], request.resources)
+            else:
+                scores[chosen] = float("inf")
+        for state in states:
+            deployment.view.assume(state)
+        return decision, offers
+
+    def _submission(
+        self, task_id: str, call: Call, decision: Decision, record: str, expires: float
+    ) -> Submission:
+        resources = self._request.resources
+        nonce = secrets.token_hex(8)
+        return Submission(
+            task_id=task_id,
+            nonce=nonce,
+            cpu_milli=resources.cpu_milli,
+            memory_kib=resources.memory_kib,
+            gpu_milli=resources.gpu_milli,
+            storage_kib=resources.storage_kib,
+            shape=self._request.shape,
+            task_type=str(self._request.task_type),
+            sla_s=self._deployment.placing.sla_s(self._request, decision.tau),
+            deadline=self._deadline,
+            eta=0.0,
+            expires=expires,
+            priority=self._form.priority,
+            name=self._form.name,
+            retries=0,
+            request=self._request_json,
+            message=self._form.fill(task_id, nonce, call),
+            decision=record,
+            fallback=decision.fallback_reason,
+            extra=kept_fields(self._request, decision.tau, decision.parameters_version, decision.predicted_s),
+        )
+
+    def _send(self, submissions: list[tuple[Submission, list[tuple[str, str]]]]) -> _Sent:
+        deployment = self._deployment
+        connection = deployment.client.connection_pool.get_connection()
+        sent = _Sent(submissions, connection)
+        try:
+            connection.send_packed_command(connection.pack_commands(list(self._commands(submissions))))
+        except (RedisConnectionError, RedisTimeoutError):
+            self._again(sent)
+        return sent
+
+    def _commands(
+        self, submissions: list[tuple[Submission, list[tuple[str, str]]]]
+    ) -> Iterator[tuple[Any, ...]]:
+        deployment = self._deployment
+        for submission, candidates in submissions:
+            args = deployment.ledger.place_args(submission, candidates, _NO_CHANGES)
+            yield ("EVALSHA", deployment.scripts.place.sha, 1, deployment.keys.prefix, *args)
+
+    def _again(self, sent: _Sent) -> None:
+        """Nobody knows what Redis took of a chunk: send it again, one by one. A nonce makes the second time harmless."""
+        sent.connection.disconnect()
+        self._deployment.client.connection_pool.release(sent.connection)
+        sent.connection = None
+        for submission, candidates in sent.submissions:
+            placement = self._deployment.ledger.place(submission, candidates, _NO_CHANGES)
+            self._take(submission, placement, bool(candidates))
+
+    def _read(self, sent: _Sent) -> None:
+        if sent.connection is None:
+            return
+        try:
+            replies = [sent.connection.read_response() for _ in sent.submissions]
+        except (RedisConnectionError, RedisTimeoutError):
+            self._again(sent)
+            return
+        self._deployment.client.connection_pool.release(sent.connection)
+        for (submission, candidates), reply in zip(sent.submissions, replies, strict=True):
+            self._take(submission, read_placement(reply), bool(candidates))
+
+    def _take(self, submission: Submission, placement: Placement, offered: bool) -> None:
+        if placement.status == "full":
+            self._full = True
+            return
+        self.task_ids.append(submission.task_id)
+        self._wake_dispatcher |= placement.status == "waiting" and offered
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _fits(state: NodeState, resources: Resources) -> bool:
+    return (
+        state.cpu_available >= resources.cpu_milli
+        and state.memory_available >= resources.memory_kib
+        and state.storage_available >= resources.storage_kib
+        and state.slots_available >= 1
+        and state.fits_gpu(resources.gpu_milli)
+    )
+
+
+def _share(state: NodeState, resources: Resources) -> float:
+    """The largest part of the node's capacity that one task takes."""
+    return max(
+        reserved_share(state.cpu_capacity, state.cpu_capacity - resources.cpu_milli),
+        reserved_share(state.memory_capacity, state.memory_capacity - resources.memory_kib),
+        reserved_share(state.gpu_capacity * MILLI, state.gpu_capacity * MILLI - resources.gpu_milli),
+    )
