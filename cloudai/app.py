@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
 from celery.utils import uuid
+from celery.utils.saferepr import saferepr
+from celery.utils.time import maybe_make_aware
+from kombu.utils.json import register_type
 from kombu.utils.url import parse_url
 
 from cloudai import transport
@@ -17,7 +21,7 @@ from cloudai.deployment import Deployment
 from cloudai.names import HEADER, PLACE_QUEUE
 from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
-from cloudai.scheduling.requests import RequestDefaults, parse_request
+from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
 from cloudai.submission import RequestHeader, read_header
 
@@ -38,6 +42,12 @@ OPTIONS = (
 ASKED = "cloudai_asked"
 
 _BROKERS = frozenset({"redis", "rediss", "sentinel"})
+
+#: Retries keep these: the ledger has them from the first submission.
+_KEPT_BY_RETRY = ("deadline", "target_worker_id")
+
+# A signature in a chain or a link travels as JSON, and a deadline may be a time span.
+register_type(timedelta, "cloudai.timedelta", lambda span: span.total_seconds(), lambda s: timedelta(seconds=s))
 
 
 class _AMQP(AMQP):  # type: ignore[misc]
@@ -132,15 +142,23 @@ class CloudAI(Celery):  # type: ignore[misc]
         eta: datetime | str | None = None,
     ) -> RequestHeader:
         """Validate what a submission asks for. InvalidRequest names the field, what was given and what is allowed."""
-        task = self._tasks.get(name)
-        check = getattr(task, "check_submission", None)
+        check = getattr(self.tasks.get(name), "check_submission", None)
         if check is not None:
             check(args or (), kwargs or {})
-        now = self.deployment.view.now()
-        fields = dict(asked)
-        request = parse_request(fields.pop("resources", None), now=now, defaults=self.request_defaults, **fields)
-        delay = None if countdown is None or eta else float(countdown)
-        return RequestHeader(request, task_id, deadline=request.deadline, delay_s=delay)
+        request = self._parse(asked)
+        return RequestHeader(request, task_id, deadline=request.deadline, delay_s=_delay(countdown, eta))
+
+    def finalize(self, auto: bool = False) -> None:
+        """As Celery's; every application knows `run_container`, so that it is checked wherever it is submitted."""
+        import cloudai.container_task  # noqa: F401 - it needs this module
+
+        super().finalize(auto=auto)
+
+    def carried_request(self, headers: Mapping[str, Any] | None, task_id: str | None) -> dict[str, Any] | None:
+        """The header that a claimed task's own message carried, when that task publishes itself again (a retry)."""
+        carried = (headers or {}).get(HEADER)
+        ours = isinstance(carried, dict) and task_id is not None and carried.get("id") == task_id
+        return carried if ours else None
 
     def send_task(
         self,
@@ -153,29 +171,80 @@ class CloudAI(Celery):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """As Celery's; besides, the options in OPTIONS. Raises the errors of cloudai.errors, with nothing written."""
+        task = self.tasks.get(name)
+        headers = options.get("headers") or {}
+        carried = self.carried_request(headers, task_id)
         asked = options.pop(ASKED, None)
         if asked is None:
             asked = {option: options.pop(option) for option in OPTIONS if option in options and option != "task_type"}
             if isinstance(options.get("task_type"), str):
                 asked["task_type"] = options.pop("task_type")
-            asked = {**getattr(self._tasks.get(name), "asks_for", dict)(), **asked}
-        headers = options.get("headers") or {}
-        carried = headers.get(HEADER)
+            if carried is None:
+                asked = {**getattr(task, "asks_for", dict)(), **asked}
         if asked or carried is not None:
             task_id = task_id or uuid()
-            if carried is not None and not asked.get("resources"):
-                # A retry or a replacement: the same request, with the deadline that it had.
-                request, deadline = read_header(carried)
-                delay = None if countdown is None or eta else float(countdown)
-                header = RequestHeader(request, task_id, deadline=deadline, delay_s=delay)
+            if isinstance(eta, datetime) and eta.tzinfo is None:
+                eta = maybe_make_aware(eta, self.timezone)
+            if carried is not None:
+                header = self._retry_header(carried, task, args, kwargs, asked, countdown, eta)
             else:
                 header = self.request_header(
                     name, args, kwargs, asked, task_id=task_id, countdown=countdown, eta=eta
                 )
-            self._refuse_destination(options)
+                header.from_attempt = self._publishing_attempt(task_id)
+            self._refuse_options(task, options)
+            shown = getattr(task, "shown_kwargs", None)
+            if shown is not None and options.get("kwargsrepr") is None:
+                options["kwargsrepr"] = saferepr(shown(kwargs or {}), self.amqp.kwargsrepr_maxsize)
             # Members of a group share one headers dict: never write into the caller's.
             options["headers"] = {**headers, HEADER: header}
         return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, task_id=task_id, **options)
+
+    def _parse(self, asked: Mapping[str, Any]) -> TaskRequest:
+        fields = dict(asked)
+        resources = fields.pop("resources", None)
+        return parse_request(resources, now=self.deployment.view.now(), defaults=self.request_defaults, **fields)
+
+    def _retry_header(
+        self, carried: dict[str, Any], task: Any, args: Any, kwargs: Any, asked: Mapping[str, Any],
+        countdown: float | None, eta: datetime | str | None,
+    ) -> RequestHeader:  # fmt: skip
+        """The request that the task had, with its deadline, changed where this retry asks for something else."""
+        check = getattr(task, "check_submission", None)
+        if check is not None:
+            check(args or (), kwargs or {})
+        request, deadline = read_header(carried)
+        for option in _KEPT_BY_RETRY:
+            if asked.get(option) is not None:
+                raise InvalidRequest(option, asked[option], "nothing: a retry keeps what its task was submitted with")
+        if asked:
+            changed = self._parse(asked)
+            fields = {option: getattr(changed, option) for option in asked}
+            if "task_type" in asked or ("resources" in asked and not request.explicit_type):
+                fields.update(task_type=changed.task_type, explicit_type=changed.explicit_type)
+            request = replace(request, **fields)
+        header = RequestHeader(request, carried["id"], deadline=deadline, delay_s=_delay(countdown, eta))
+        header.from_attempt = int(carried.get("attempt") or 0)
+        return header
+
+    def _publishing_attempt(self, task_id: str) -> int:
+        """The attempt whose body this is, when it publishes another task under its own id (`replace`); else 0."""
+        current = self.current_worker_task
+        if current is None or current.request.id != task_id:
+            return 0
+        claimed = getattr(current.request, HEADER, None) or {}
+        return int(claimed.get("attempt") or 0)
+
+    def _refuse_options(self, task: Any, options: dict[str, Any]) -> None:
+        rate_limit = getattr(task, "rate_limit", None)
+        if rate_limit is not None:
+            raise InvalidRequest(
+                "rate_limit", rate_limit, "None: a node takes what it has room for; rate limits are not honoured"
+            )
+        for option, allowed in getattr(task, "refused_options", {}).items():
+            if options.get(option) is not None:
+                raise InvalidRequest(option, options[option], allowed)
+        self._refuse_destination(options)
 
     def _refuse_destination(self, options: dict[str, Any]) -> None:
         """A queue of the caller's would win over the router's: with a request it is a contradiction."""
@@ -187,6 +256,10 @@ class CloudAI(Celery):  # type: ignore[misc]
                     option, given, "nothing: a task that asks for resources goes to the node that RTS chooses; "
                     "pin one with target_worker_id"
                 )
+
+
+def _delay(countdown: float | None, eta: datetime | str | None) -> float | None:
+    return None if countdown is None or eta else float(countdown)
 
 
 def _node_option() -> Any:

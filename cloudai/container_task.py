@@ -34,6 +34,14 @@ class ContainerTask(CloudAITask):
     abstract = True
     #: A container always goes through RTS; what it does not ask for comes from limits.default_cpu and default_memory.
     resources: Mapping[str, Any] = {}
+    refused_options = dict.fromkeys(
+        ("time_limit", "soft_time_limit"), "None: give the job a `timeout` in its arguments; it stops the container"
+    )
+
+    def shown_kwargs(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as monitors, logs and events may show them: without the values of the environment."""
+        env = kwargs.get("env")
+        return {**kwargs, "env": dict.fromkeys(env, "***")} if isinstance(env, Mapping) else dict(kwargs)
 
     def check_submission(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if args:

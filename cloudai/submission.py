@@ -6,10 +6,12 @@ with the message: schema version, request, deadline.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps
@@ -36,6 +38,8 @@ class RequestHeader(dict[str, Any]):
         self.task_id = task_id
         #: Explicit deadline, epoch seconds.
         self.deadline = deadline
+        #: The attempt whose body publishes its own task again (retry, replace); 0: a submission from outside.
+        self.from_attempt = 0
         if deadline is not None:
             self["deadline"] = deadline
         if delay_s is not None:
@@ -71,31 +75,21 @@ def read_submission(
     headers = message["headers"]
     header = headers.get(HEADER)
     task_id = headers["id"]
-    limit = deployment.settings.limits.max_arguments_kib * 1024
-    # The body is base64: four characters for three bytes.
-    size = len(message["body"]) * 3 // 4
-    if size > limit:
-        raise InvalidRequest(
-            "arguments", f"{size} bytes", f"at most {limit} bytes (limits.max_arguments_kib); pass large data by reference"
-        )
+    _check_size(message["body"], deployment.settings.limits.max_arguments_kib * 1024)
+    from_attempt = 0
     if isinstance(header, RequestHeader):
-        request, deadline = header.request, header.deadline
+        request, deadline, from_attempt = header.request, header.deadline, header.from_attempt
     else:
         request, deadline = read_header(header or {})
         if not (isinstance(header, dict) and "cand" in header):
             header = RequestHeader(request, task_id, deadline=deadline, delay_s=None)
+            # The same frame, read twice after an outage, is one submission.
+            header["nonce"] = str(message["properties"].get("delivery_tag") or header["nonce"])
             deployment.placing.decide_into(header)
     request_json = json.dumps(header["req"], separators=(",", ":"), sort_keys=True)
     kept = {"v": SCHEMA_VERSION, "req": header["req"]}
     stored = {**message, "headers": {**headers, HEADER: kept, "eta": None}}
     resources = request.resources
-    extra: list[tuple[str, str | int | float]] = [("tau", header["tau"]), ("parameters", header["par"])]
-    if header["pred"] is not None:
-        extra.append(("predicted", header["pred"]))
-    if request.family:
-        extra.append(("family", request.family))
-    if request.user_id:
-        extra.append(("user", request.user_id))
     submission = Submission(
         task_id=task_id,
         nonce=header["nonce"],
@@ -116,9 +110,40 @@ def read_submission(
         message=dumps(stored),
         decision=header["rec"],
         fallback=header["fb"],
-        extra=tuple(extra),
+        from_attempt=from_attempt,
+        extra=kept_fields(request, header["tau"], header["par"], header["pred"]),
     )
     return submission, header["cand"]
+
+
+def kept_fields(
+    request: TaskRequest, tau: float, parameters_version: int, predicted_s: float | None
+) -> tuple[tuple[str, str | int | float], ...]:
+    """What the ledger keeps with a task for the history: the decision's predictions, family and user."""
+    fields: list[tuple[str, str | int | float]] = [("tau", tau), ("parameters", parameters_version)]
+    if predicted_s is not None:
+        fields.append(("predicted", predicted_s))
+    if request.family:
+        fields.append(("family", request.family))
+    if request.user_id:
+        fields.append(("user", request.user_id))
+    return tuple(fields)
+
+
+def _check_size(body: str, limit: int) -> None:
+    """InvalidRequest when the arguments take more than `limit` bytes; a long chain in the same body does not count."""
+    # The body is base64: four characters for three bytes.
+    if len(body) * 3 // 4 <= limit:
+        return
+    size = len(base64.b64decode(body))
+    with contextlib.suppress(ValueError, TypeError):
+        # Another serializer, or another protocol: then the whole body counts.
+        args, kwargs, _ = json.loads(base64.b64decode(body))
+        size = len(json.dumps([args, kwargs], ensure_ascii=False).encode())
+    if size > limit:
+        raise InvalidRequest(
+            "arguments", f"{size} bytes", f"at most {limit} bytes (limits.max_arguments_kib); pass large data by reference"
+        )
 
 
 def _eta(headers: Mapping[str, Any], header: Mapping[str, Any], deployment: Deployment) -> float:
@@ -133,7 +158,7 @@ def _epoch(iso: Any) -> float:
     if not iso:
         return 0.0
     when = iso if isinstance(iso, datetime) else datetime.fromisoformat(str(iso))
-    return when.timestamp()
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _priority(message: Mapping[str, Any]) -> int:

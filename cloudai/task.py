@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from celery import Task
+from celery.result import ResultSet
 from celery.utils import uuid
 
+from cloudai import transport
 from cloudai.app import ASKED, OPTIONS
+from cloudai.bulk import Call, submit_many
 from cloudai.scheduling.errors import InvalidRequest
+from cloudai.names import HEADER
 
-#: What a task may declare once for all its submissions. The class attribute for `task_type` is `asks_task_type`,
-#: because Celery uses the plain name.
-_DECLARED = {option: option for option in OPTIONS if option != "target_worker_id"} | {"task_type": "task_type"}
+#: Mark of a request whose body runs.
+_BEGUN = "_cloudai_begun"
 
 
 class CloudAITask(Task):  # type: ignore[misc]
@@ -43,13 +47,30 @@ class CloudAITask(Task):  # type: ignore[misc]
     #: What to do with a request that no node could ever hold: "wait" visibly, or "reject".
     unplaceable: str | None = None
 
+    #: Options of Celery that this task does not honour, each with what to do instead; refused with a request.
+    refused_options: Mapping[str, str] = {}
+
     def asks_for(self) -> dict[str, Any]:
         """What the task asks for in all its submissions."""
         values = ((option, getattr(self, option, None)) for option in OPTIONS)
         return {option: value for option, value in values if value is not None}
 
     def check_submission(self, args: Any, kwargs: Any) -> None:
-        """Hook: refuse arguments at submission by raising InvalidRequest."""
+        """Refuse arguments at submission by raising InvalidRequest: a hook for subclasses."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body. An attempt that was superseded meanwhile stores no result and starts no link."""
+        request = self.request_stack.top
+        if request is None or request.called_directly or request.__dict__.get(_BEGUN):
+            # A direct call, perhaps from a body: Celery's own gives it a request.
+            return super().__call__(*args, **kwargs)
+        request.__dict__[_BEGUN] = True
+        claimed = getattr(request, HEADER, None)
+        if not claimed or "attempt" not in claimed:
+            return self.run(*args, **kwargs)
+        return transport.hooks.fenced(
+            request.id, claimed["attempt"], functools.partial(self.run, *args, **kwargs)
+        )
 
     def apply_async(
         self,
@@ -64,20 +85,36 @@ class CloudAITask(Task):  # type: ignore[misc]
     ) -> Any:
         """As Celery's; besides, the options in `cloudai.app.OPTIONS`.
 
-        Raises InvalidRequest (names field, value, what is allowed), Unplaceable, ClusterFull, DuplicateTask; nothing
-        was written then.
+        Raises InvalidRequest (names field, value, what is allowed), Unplaceable, ClusterFull, DuplicateTask;
+        nothing was written then.
+        """
+        app = self._get_app()
+        again = app.carried_request(options.get("headers"), task_id) is not None
+        asked = {} if again else self.asks_for()
+        asked.update({option: options.pop(option) for option in OPTIONS if option in options})
+        if app.conf.task_always_eager:
+            if asked:
+                # Validated as elsewhere; there is no node to choose.
+                app.request_header(self.name, args, kwargs, asked, task_id=task_id or uuid())
+        elif asked:
+            options[ASKED] = asked
+        return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    def apply_many(self, calls: Iterable[Call], **options: Any) -> Any:
+        """Submit this task once for each `(args, kwargs)` of `calls`; returns a ResultSet in their order.
+
+        Several times faster than as many `apply_async`. Takes the options in `cloudai.app.OPTIONS` and those in
+        `cloudai.bulk.ALLOWED`; raises as `apply_async`, with nothing written, but for ClusterFull: its `accepted`
+        are the ids of the tasks that were accepted before.
         """
         app = self._get_app()
         asked = self.asks_for()
         asked.update({option: options.pop(option) for option in OPTIONS if option in options})
-        if asked:
-            if self.rate_limit is not None:
-                raise InvalidRequest(
-                    "rate_limit", self.rate_limit, "None: a node takes what it has room for; rate limits are not honoured"
-                )
-            if app.conf.task_always_eager:
-                # Validated as elsewhere; there is no node to choose.
-                app.request_header(self.name, args, kwargs, asked, task_id=task_id or uuid())
-        if asked and not app.conf.task_always_eager:
-            options[ASKED] = asked
-        return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+        if not asked:
+            raise InvalidRequest(
+                "resources", None, "a request: apply_many is for tasks that go through RTS; use a group for others"
+            )
+        calls = list(calls)
+        if app.conf.task_always_eager:
+            return ResultSet([self.apply_async(args, kwargs, **asked, **options) for args, kwargs in calls], app=app)
+        return submit_many(app, self, calls, asked, options)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty
@@ -26,6 +27,7 @@ from kombu.utils.json import dumps, loads
 from redis import Redis
 
 from cloudai.deployment import Deployment, deployment_of
+from cloudai.errors import DuplicateTask
 from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.state.ledger import Claim
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 OPTION = "cloudai_deployment"
 #: Dead letters that are kept, newest first.
 DEAD_LETTERS_KEPT = 1000
+#: Between two attempts to put back what could not be placed, seconds.
+_KEEP_RETRY_S = 0.5
 
 
 class NodeHooks:
@@ -45,15 +49,26 @@ class NodeHooks:
     #: Incarnation under which tasks are claimed; "" claims nothing.
     incarnation: str = ""
 
-    def claimed(self, claim: Claim) -> None:
-        """A task was claimed and is about to be delivered."""
+    def claimed(self, claim: Claim) -> bool:
+        """A task was claimed. False: it is not to be delivered (it runs here already, or its result is known)."""
+        return True
 
     def undecodable(self, claim: Claim, reason: str) -> None:
         """A claimed message cannot be read: end the attempt, its caller waits for a result."""
 
+    def unplaceable(self, task_id: str, error: Exception) -> None:
+        """A whole message from elsewhere was refused: tell its caller, as apply_async would have."""
+
     def given_back(self, task_id: str, attempt: int) -> bool:
         """The channel is closing and holds this task unacknowledged. True: it has not started, unclaim it."""
         return False
+
+    def unclaimed(self, task_id: str, attempt: int) -> None:
+        """A task was given back to the ledger."""
+
+    def fenced(self, task_id: str, attempt: int, body: Callable[[], Any]) -> Any:
+        """Run the body of a claimed task; Ignore in place of its outcome where another attempt has taken over."""
+        return body()
 
 
 #: Set by the node process (cloudai_workers) before it consumes.
@@ -164,6 +179,14 @@ class _ChannelMixin:
             self._in_poll = None
             self._flush_brpop_reauth()  # type: ignore[attr-defined]
 
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        # Remote control and gossip: a frame of the wrong shape would end the worker.
+        reason = _not_a_message(message, self)
+        if reason:
+            self._bury(exchange, json.dumps(message).encode(), reason)
+            return True
+        return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
+
     def _take(self, queue: str, frame: bytes) -> None:
         """Handle one entry of a list; whatever it holds, the worker lives."""
         deployment = self.deployment
@@ -172,19 +195,42 @@ class _ChannelMixin:
             return
         try:
             payload = loads(bytes_to_str(frame))
-            self.Message(payload, channel=self)
         except Exception as error:
             self._bury(queue, frame, f"it is not a message: {error!r}")
             return
-        if queue == PLACE_QUEUE and deployment is not None:
-            # A whole message from a producer on stock kombu, or another language.
+        reason = _not_a_message(payload, self)
+        if reason:
+            self._bury(queue, frame, reason)
+        elif queue == PLACE_QUEUE and deployment is not None:
+            self._take_submission(deployment, frame, payload)
+        else:
+            self.connection._deliver(payload, queue)
+
+    def _take_submission(self, deployment: Deployment, frame: bytes, payload: dict[str, Any]) -> None:
+        """A whole message in the place queue: from a producer on stock kombu, or another language."""
+        try:
+            submission, candidates = read_submission(payload, deployment)
+            deployment.submit(submission, candidates, self._kept_client())
+        except (CloudAIError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._bury(PLACE_QUEUE, frame, f"it cannot be placed: {error!r}")
+            task_id = payload["headers"].get("id")
+            # The result of a task that is unfinished belongs to that one, not to its double.
+            if isinstance(task_id, str) and not isinstance(error, DuplicateTask):
+                hooks.unplaceable(task_id, error)
+        except self.connection_errors:
+            # It is in no ledger yet: back where it came from, when Redis is back.
+            self._keep(frame)
+            raise
+
+    def _keep(self, frame: bytes) -> None:
+        while True:
             try:
-                submission, candidates = read_submission(payload, deployment)
-                deployment.submit(submission, candidates, self._kept_client())
-            except (CloudAIError, ValueError, KeyError, TypeError, AttributeError) as error:
-                self._bury(queue, frame, f"it cannot be placed: {error}")
-            return
-        self.connection._deliver(payload, queue)
+                self._create_client().rpush(PLACE_QUEUE, frame)
+            except self.connection_errors as error:
+                logger.warning("redis-away: a message that is not placed yet is kept (%s)", error)
+                time.sleep(_KEEP_RETRY_S)
+            else:
+                return
 
     def _take_doorbell(self, deployment: Deployment, queue: str, frame: bytes) -> None:
         try:
@@ -200,12 +246,14 @@ class _ChannelMixin:
             else:
                 logger.info("claim-refused task=%s node=%s: cancelled, moved or taken already", task_id, node)
             return
-        hooks.claimed(claim)
+        if not hooks.claimed(claim):
+            return
         try:
             payload = loads(bytes_to_str(claim.message))
             header = payload["headers"].setdefault(HEADER, {})
             header.update(
                 v=SCHEMA_VERSION,
+                id=task_id,
                 attempt=claim.attempt,
                 node=node,
                 devices=list(claim.devices),
@@ -215,8 +263,9 @@ class _ChannelMixin:
             )
             payload["headers"]["id"] = task_id
             payload["properties"]["delivery_info"]["routing_key"] = PLACE_QUEUE
-            if not self.Message(payload, channel=self).body:
-                raise ValueError("its body is empty")
+            problem = _not_a_message(payload, self) or ("" if payload["body"] else "its body is empty")
+            if problem:
+                raise ValueError(problem)
         except Exception as error:
             reason = f"its message cannot be read: {error!r}"
             self._bury(queue, frame, reason)
@@ -247,6 +296,29 @@ class _ChannelMixin:
             return
         if hooks.given_back(task_id, attempt):
             deployment.ledger.unclaim(task_id, attempt)
+            hooks.unclaimed(task_id, attempt)
+
+
+def _not_a_message(payload: Any, channel: Any) -> str:
+    """Why a frame has not the shape that kombu and Celery rely on; "" when it has."""
+    if not isinstance(payload, dict):
+        return "it is not a message: not an object"
+    properties, headers = payload.get("properties"), payload.get("headers")
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
+        return "it is not a message: properties or delivery_info are missing"
+    if not isinstance(properties.get("delivery_tag"), str):
+        return "it is not a message: no delivery_tag"
+    if not {"exchange", "routing_key"} <= properties["delivery_info"].keys():
+        return "it is not a message: delivery_info without exchange or routing_key"
+    if headers is not None and not isinstance(headers, dict):
+        return "it is not a message: headers are not an object"
+    if not isinstance(payload.get("body"), str):
+        return "it is not a message: its body is not text"
+    try:
+        channel.Message(payload, channel=channel)
+    except Exception as error:
+        return f"it is not a message: {error!r}"
+    return ""
 
 
 class QoS(_QoSMixin, kombu_redis.QoS):  # type: ignore[misc]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,15 +48,20 @@ class _Report:
 class Clerk:
     """Takes reports from any thread; works in its own."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, reported: Callable[[str, int], None] = lambda task_id, attempt: None) -> None:
         self._deployment = deployment
+        #: Called with task id and attempt once the ledger knows of an end.
+        self._reported = reported
         self._reports: deque[_Report] = deque()
         self._measured: dict[tuple[str, int], Measured] = {}
+        #: Guards what says whether there is work: _reports, _dispatch, _closing.
+        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
         self._dispatch = False
         self._closing = False
+        self._gave_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloudai-clerk", daemon=True)
 
     def start(self) -> None:
@@ -82,69 +86,93 @@ class Clerk:
         measured = self._measured.pop((task_id, attempt), None)
         if measured is not None:
             runtime_s = measured.run_s
-        self._idle.clear()
-        self._reports.append(
-            _Report(task_id, attempt, outcome, runtime_s, reason, started, measured.usage if measured else {})
-        )
+        usage = measured.usage if measured else {}
+        with self._lock:
+            self._reports.append(_Report(task_id, attempt, outcome, runtime_s, reason, started, usage))
+            self._idle.clear()
         self._wake.set()
 
     def dispatch(self) -> None:
         """Place waiting tasks soon: capacity was released, or something waits again."""
-        self._dispatch = True
-        self._idle.clear()
+        with self._lock:
+            self._dispatch = True
+            self._idle.clear()
         self._wake.set()
 
     def close(self, timeout_s: float) -> int:
         """Make the outstanding reports, for at most `timeout_s`; returns how many could not be made."""
         self._idle.wait(timeout_s)
-        self._closing = True
+        with self._lock:
+            self._closing = True
+        self._gave_up.set()
         self._wake.set()
-        self._thread.join(5.0)
+        if self._thread.is_alive():
+            self._thread.join(5.0)
         return len(self._reports)
 
     def _run(self) -> None:
-        while not self._closing:
+        while True:
             self._wake.wait()
             self._wake.clear()
-            while self._reports or self._dispatch:
-                if not self._tried(self._work):
-                    if self._closing:
-                        return
-                    time.sleep(_RETRY_S)
-            self._idle.set()
-            if self._reports or self._dispatch:
-                self._wake.set()
+            while self._busy():
+                if not self._tried() and self._gave_up.wait(_RETRY_S):
+                    return
+            if self._closing:
+                return
 
-    def _tried(self, work: Callable[[], None]) -> bool:
+    def _busy(self) -> bool:
+        with self._lock:
+            if self._reports or self._dispatch:
+                return True
+            self._idle.set()
+            return False
+
+    def _tried(self) -> bool:
+        """Do one piece of work. False: Redis did not take it; it is kept."""
         try:
-            work()
+            if self._reports:
+                self._report_next()
+            else:
+                self._dispatch_waiting()
         except (redis.ConnectionError, redis.TimeoutError) as error:
             logger.warning(
                 "redis-away reports=%d: kept, and made when it is back (%s)", len(self._reports), error
             )
             return False
         except RedisError:
+            # One that Redis refuses must not keep the others back.
             logger.exception("redis-refused reports=%d", len(self._reports))
+            self._reports.rotate(-1)
             return False
-        except Exception:
-            # A defect must not silence the clerk: what it had in hand is dropped aloud and the sweep frees it.
-            logger.exception("clerk-failed")
-            self._dispatch = False
         return True
 
-    def _work(self) -> None:
-        while self._reports:
-            waiting = self._report(self._reports[0])
-            self._reports.popleft()
-            if waiting:
+    def _report_next(self) -> None:
+        report = self._reports[0]
+        try:
+            waiting = self._report(report)
+        except RedisError:
+            raise
+        except Exception:
+            # A defect must not silence the clerk: the report is dropped aloud, and the node gives the claim back.
+            logger.exception("report-dropped task=%s attempt=%d outcome=%s", report.task_id, report.attempt, report.outcome)
+            waiting = 0
+        self._reports.popleft()
+        self._reported(report.task_id, report.attempt)
+        if waiting:
+            with self._lock:
                 self._dispatch = True
-        if self._dispatch:
+
+    def _dispatch_waiting(self) -> None:
+        with self._lock:
             self._dispatch = False
-            try:
-                self._deployment.dispatcher.run()
-            except RedisError:
+        try:
+            self._deployment.dispatcher.run()
+        except RedisError:
+            with self._lock:
                 self._dispatch = True
-                raise
+            raise
+        except Exception:
+            logger.exception("dispatch-failed: waiting tasks are looked at again with the next heartbeat")
 
     def _report(self, report: _Report) -> int:
         """Make one report; returns how many tasks wait for capacity."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,11 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when stopped."""
     node = node_module.current()
     header = getattr(task.request, HEADER, None) or {}
+    if "attempt" in header and (node is None or node.pid != os.getpid()):
+        raise EngineUnavailable(
+            "this node runs its tasks in pool processes (-P prefork), which cannot look after containers: start nodes for "
+            "container jobs without -P, or pin the job to one with constraints"
+        )
     if node is None or "attempt" not in header:
         raise EngineUnavailable(
             "this worker is not a node, so nothing was reserved for the container: submit with apply_async, and start "
@@ -34,13 +40,11 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             result = node.runner.run(job, handle)
         except ContainerError as error:
             _note(node, key, error.result)
-            _fence(node, key)
             if isinstance(error, (Stopped, Superseded)):
                 # Its result is REVOKED already, or belongs to the attempt that took over.
                 raise Ignore from error
             raise
         _note(node, key, result)
-        _fence(node, key)
         return result.to_json()
 
 
@@ -83,8 +87,3 @@ def _note(node: node_module.Node, key: tuple[str, int], result: ContainerResult 
         usage["peak_memory"] = result.peak_memory
     node.clerk.measured(*key, Measured(result.run_s, usage))
 
-
-def _fence(node: node_module.Node, key: tuple[str, int]) -> None:
-    """A superseded attempt must not store a result or start its chain's next link."""
-    if node.heartbeat_lapsed() and not node.deployment.ledger.is_current(*key):
-        raise Ignore

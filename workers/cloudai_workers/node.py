@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from redis.exceptions import RedisError
 
 import cloudai
 from cloudai import names, transport
-from cloudai.endings import settle
+from cloudai.endings import end_without_worker, settle
 from cloudai.errors import NodeRefused
 from cloudai.state.fleet import NodeCapacity
 from cloudai.state.ledger import Claim
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk
+from cloudai_workers.fence import Hearing
+from cloudai_workers.holding import Holding
 from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.pool import NodePool
@@ -59,20 +62,26 @@ class Node:
         self.settings = app.settings.node
         self.deployment = app.deployment
         self.incarnation = secrets.token_hex(8)
+        #: Of the worker's own process; children of its pool see another one.
+        self.pid = os.getpid()
         self.work_dir = Path(
             self.settings.work_dir or click.get_app_dir("cloudai")
         ) / name.replace("/", "_")
-        self.clerk = Clerk(self.deployment)
+        # Made before the pool forks its children.
+        self.hearing = Hearing(self.settings.heartbeat_timeout_s)
+        self.holding = Holding(app, self.deployment, name, self.incarnation, self.hearing)
+        self.clerk = Clerk(self.deployment, self.holding.drop)
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
         self.capacity: Capacity | None = None
         self._telemetry = Telemetry()
         self._worker: Any = None
         self._stopping = threading.Event()
         self._leaving = False
+        self._drained = False
         self._given_back: set[tuple[str, int]] = set()
         self._devices = tuple(device.id for device in gpu_devices())
-        self._heard = time.monotonic()
         self._heart = threading.Thread(target=self._beat, name="cloudai-heart", daemon=True)
+        transport.set_hooks(_Hooks(self))
 
     # --- life
 
@@ -101,7 +110,7 @@ class Node:
             )  # fmt: skip
         self._register()
         _current = self
-        transport.set_hooks(_Hooks(self))
+        self.hearing.heard()
         self.clerk.start()
         self._heart.start()
         logger.info(
@@ -158,15 +167,23 @@ class Node:
             )  # fmt: skip
             time.sleep(min(1.0, self.settings.heartbeat_interval_s))
 
+    def shutting_down(self) -> None:
+        """A signal has announced the shutdown; the heart will drain the node. Safe in a signal handler."""
+        self._leaving = True
+
     def stop_taking(self) -> None:
         """Shutdown begins: nothing new is placed here, and what was not claimed goes elsewhere."""
         if _current is not self:
             return
         self._leaving = True
         try:
-            self.deployment.fleet.drain(self.name)
+            self._drain()
         except RedisError as error:
-            logger.warning("drain-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
+            logger.warning("drain-failed node=%s: the heart tries again (%s)", self.name, error)
+
+    def _drain(self) -> None:
+        self.deployment.fleet.drain(self.name)
+        self._drained = True
 
     def leave(self, *, warm: bool) -> None:
         """The pool has finished: report what is outstanding and sign off."""
@@ -178,8 +195,10 @@ class Node:
         if left:
             logger.error("reports-lost node=%s count=%d: the lease will free what they held", self.name, left)
         try:
-            if warm:
-                self.deployment.fleet.sign_off(self.name, self.incarnation)
+            given_back = self.holding.give_back_all() if not left else 0
+            if given_back:
+                logger.warning("tasks-given-back node=%s count=%d: they had not ended", self.name, given_back)
+            self.deployment.fleet.sign_off(self.name, self.incarnation)
         except RedisError as error:
             logger.warning("sign-off-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
         _current = None
@@ -197,11 +216,14 @@ class Node:
                 if now >= due:
                     due = now + interval
                     self._heartbeat()
+                if self._leaving and not self._drained:
+                    self._drain()
                 self._sweep()
                 if now - rung >= RING_AFTER_S:
                     rung = now
                     for task_id in self.deployment.fleet.ring(self.name, RING_AFTER_S):
                         logger.warning("doorbell-rung-again node=%s task=%s", self.name, task_id)
+                    self.holding.give_back_unknown()
             except RedisError as error:
                 logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
             except Exception:
@@ -221,8 +243,7 @@ class Node:
             },
             publish_after_s=self.settings.heartbeat_timeout_s / 3,
         )
-        lapsed = self.heartbeat_lapsed()
-        self._heard = time.monotonic()
+        lapsed = self.hearing.heard()
         if beat.status == "superseded":
             logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
             self._stopping.set()
@@ -249,22 +270,30 @@ class Node:
         for line in swept.log:
             logger.warning("sweep %s", line)
         for task_id in swept.unsettled:
-            settle(self.app, task_id)
+            try:
+                settle(self.app, task_id)
+            except Exception:
+                # One that cannot be told must not keep the others back; the next sweep tries again.
+                logger.exception("settle-failed task=%s", task_id)
         if swept.moved or swept.waiting:
             self.clerk.dispatch()
 
     # --- what its requests and its channel tell it
 
-    def end_unreadable(self, task_id: str, attempt: int, reason: str, *, stored: bool = False) -> None:
+    def end_unreadable(self, task_id: str, attempt: int, error: Exception) -> None:
         """A claimed message cannot be run: store the failure, so that its caller does not wait for ever, and end it."""
-        if not stored:
-            self.app.backend.mark_as_failure(task_id, ValueError(reason))
-        self.clerk.ended(task_id, attempt, names.FAILED, reason=reason)
+        try:
+            end_without_worker(self.app, task_id, self.deployment.ledger.message(task_id), error)
+        finally:
+            self.clerk.ended(task_id, attempt, names.FAILED, reason=str(error))
 
-
-    def heartbeat_lapsed(self) -> bool:
-        """Whether the fleet may have judged this node silent, so that its tasks may be elsewhere by now."""
-        return time.monotonic() - self._heard > self.settings.heartbeat_timeout_s
+    def take(self, claim: Claim) -> bool:
+        """A task was claimed; whether it is to be delivered."""
+        known = self.holding.take(claim)
+        if known:
+            logger.warning("result-known task=%s outcome=%s: it ended before its node was lost", claim.task_id, known)
+            self.clerk.ended(claim.task_id, claim.attempt, known, reason="ended before its node was lost")
+        return known == ""
 
     def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
         """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
@@ -294,8 +323,20 @@ class _Hooks(transport.NodeHooks):
         self._node = node
         self.incarnation = node.incarnation
 
+    def claimed(self, claim: Claim) -> bool:
+        return self._node.take(claim)
+
     def undecodable(self, claim: Claim, reason: str) -> None:
-        self._node.end_unreadable(claim.task_id, claim.attempt, reason)
+        self._node.end_unreadable(claim.task_id, claim.attempt, ValueError(reason))
+
+    def unplaceable(self, task_id: str, error: Exception) -> None:
+        self._node.app.backend.mark_as_failure(task_id, error)
 
     def given_back(self, task_id: str, attempt: int) -> bool:
         return self._node.give_back(task_id, attempt)
+
+    def unclaimed(self, task_id: str, attempt: int) -> None:
+        self._node.holding.drop(task_id, attempt)
+
+    def fenced(self, task_id: str, attempt: int, body: Callable[[], Any]) -> Any:
+        return self._node.holding.fenced(task_id, attempt, body)

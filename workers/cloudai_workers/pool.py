@@ -14,7 +14,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult, TaskPool
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,17 @@ class NodePool(TaskPool):  # type: ignore[misc]
         callback: Any = None,
         accept_callback: Any = None,
         error_callback: Any = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        correlation_id: str = "",
         **_: Any,
     ) -> _Result:
         """Run `target` in a thread; every way out of it calls one of the callbacks."""
+        if timeout or soft_timeout:
+            logger.warning(
+                "time-limit-ignored task=%s: a thread cannot be stopped; nodes with `-P prefork` keep time limits",
+                correlation_id,
+            )
 
         def guarded(*a: Any, **k: Any) -> Any:
             # Revoked between claim and start: `accept_callback` has told us, and STARTED must not overwrite REVOKED.
@@ -95,8 +103,12 @@ class NodePool(TaskPool):  # type: ignore[misc]
             jobs.begin()
             try:
                 apply_target(
-                    guarded, args, kwargs, callback, accept_callback, getpid=threading.get_ident
-                )
+                    guarded, args, kwargs, callback, accept_callback, getpid=threading.get_ident,
+                    propagate=(SystemExit, KeyboardInterrupt),
+                )  # fmt: skip
+            except (SystemExit, KeyboardInterrupt) as exit_:
+                # The body asked its process to end; a thread cannot. Its caller hears what a lost process would say.
+                _tell(error_callback, WorkerLostError(f"the task's body ended its thread: {exit_!r}"))
             except Exception:
                 # Stock Celery lets the future swallow this: no callback runs and the slot is lost.
                 logger.warning("task-trace-failed: the error goes to the request", exc_info=True)
@@ -110,3 +122,11 @@ class NodePool(TaskPool):  # type: ignore[misc]
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Stop the job that runs in thread `pid`."""
         jobs.stop(pid)
+
+
+def _tell(error_callback: Any, error: Exception) -> None:
+    try:
+        raise error
+    except type(error):
+        if error_callback is not None:
+            error_callback(ExceptionInfo())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import Ignore, Reject, Retry
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.worker.request import Request
 
 from cloudai import names
+from cloudai.containers.errors import TimeLimitReached
 from cloudai_workers import node as node_module
 from cloudai_workers.pool import jobs
 
@@ -25,8 +27,11 @@ class NodeRequest(Request):  # type: ignore[misc]
                 try:
                     return generated(self, failed__retval__runtime, **options)
                 finally:
-                    failed, _, runtime = failed__retval__runtime
-                    if not failed:
+                    failed, retval, runtime = failed__retval__runtime
+                    if failed:
+                        # on_failure has ended it, unless the body raised SystemExit, which Celery raises again here.
+                        self._end(self._failed_as(retval))
+                    else:
                         self._end(names.SUCCEEDED, runtime_s=runtime)
 
             cls.on_success = on_success
@@ -58,30 +63,54 @@ class NodeRequest(Request):  # type: ignore[misc]
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
-            self._end(*self._failed_as(exc_info))
+            self._end(self._failed_as(exc_info))
 
-    def _failed_as(self, exc_info: Any) -> tuple[str]:
+    def _failed_as(self, exc_info: Any) -> str:
         exc = exc_info.exception
-        exc = getattr(exc, "exc", exc) if type(exc).__name__ == "ExceptionWithTraceback" else exc
+        if isinstance(exc, ExceptionWithTraceback):
+            exc = exc.exc
         if self._already_revoked:
-            return (names.CANCELLED,)
-        if isinstance(exc, Retry):
-            return ("retried",)
-        if isinstance(exc, Reject):
-            return ("requeued",) if exc.requeue else (names.FAILED,)
+            return names.CANCELLED
+        if self._already_cancelled:
+            # A cold shutdown stopped it: another node runs it.
+            return "requeued"
+        if self.__dict__.get("_cloudai_requeued"):
+            return "requeued"
+        if isinstance(exc, Retry) or self.__dict__.get("_cloudai_retried"):
+            return "retried"
         if isinstance(exc, Ignore):
             # The task stored its own result (or a replacement follows); it did not fail.
-            return (names.SUCCEEDED,)
-        if type(exc).__name__ in ("TimeLimitExceeded", "SoftTimeLimitExceeded", "TimeLimitReached"):
-            return (names.TIMED_OUT,)
-        return (names.FAILED,)
+            return names.SUCCEEDED
+        if isinstance(exc, (TimeLimitExceeded, SoftTimeLimitExceeded, TimeLimitReached)):
+            return names.TIMED_OUT
+        return names.FAILED
+
+    def reject(self, requeue: bool = False) -> Any:
+        # Celery gives a message back for more reasons than Reject: a lost pool process, a time limit, as the task is set.
+        if requeue:
+            self.__dict__["_cloudai_requeued"] = True
+        return super().reject(requeue)
+
+    def _retry_worker_lost(self, exc: Exception, exc_info: Any) -> Any:
+        retried = super()._retry_worker_lost(exc, exc_info)
+        self.__dict__["_cloudai_retried"] = bool(retried)
+        return retried
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """As Celery's, for remote inspection and Flower; a task may keep arguments of its own to itself."""
+        shown = super().info(safe)
+        redact = getattr(self.task, "shown_kwargs", None)
+        if redact is not None and not safe:
+            shown["kwargs"] = redact(shown["kwargs"])
+        return shown
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         try:
             return super().on_timeout(soft, timeout)
         finally:
             if not soft:
-                self._end(names.TIMED_OUT, reason=f"hard time limit of {timeout} s")
+                requeued = self.__dict__.get("_cloudai_requeued")
+                self._end("requeued" if requeued else names.TIMED_OUT, reason=f"hard time limit of {timeout} s")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> Any:
         try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import bootsteps
+from celery.exceptions import NotRegistered
 from celery.worker.components import Pool
 from celery.worker.consumer import Consumer
 
+import cloudai_workers.revocation  # noqa: F401 - registers the command
 from cloudai.names import HEADER
+
+logger = logging.getLogger(__name__)
 
 
 class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -35,22 +40,35 @@ class NodeConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer; a body that does not decode, or an unknown task, ends the attempt instead of leaking it."""
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """As Celery's; the attempt ends."""
         super().on_decode_error(message, exc)
-        self._end(message, f"its body cannot be decoded: {exc!r}")
+        self._end(message, ValueError(f"its body cannot be decoded: {exc!r}"))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
+        """As Celery's; the attempt ends."""
         super().on_unknown_message(body, message)
-        self._end(message, "it is not a task message")
+        self._end(message, ValueError("it is not a task message"))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        super().on_unknown_task(body, message, exc)
-        self._end(message, f"no task of this name is registered on the node: {exc}", stored=True)
+        """In place of Celery's, whose errbacks and chords hear nothing; the attempt ends."""
+        if not self._is_claimed(message):
+            super().on_unknown_task(body, message, exc)
+            return
+        name = message.headers["task"]
+        logger.error("task-unknown task=%s name=%s: its module is not imported on this node", message.headers["id"], name)
+        message.ack_log_error(logger, self.connection_errors)
+        self._end(message, NotRegistered(name))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """As Celery's; the attempt ends."""
         super().on_invalid_task(body, message, exc)
-        self._end(message, f"its message is invalid: {exc}")
+        self._end(message, ValueError(f"its message is invalid: {exc}"))
 
-    def _end(self, message: Any, reason: str, *, stored: bool = False) -> None:
+    def _is_claimed(self, message: Any) -> bool:
         header = message.headers.get(HEADER) or {}
-        if self.controller.node is not None and "attempt" in header:
-            self.controller.node.end_unreadable(message.headers["id"], header["attempt"], reason, stored=stored)
+        return self.controller.node is not None and "attempt" in header
+
+    def _end(self, message: Any, error: Exception) -> None:
+        if self._is_claimed(message):
+            headers = message.headers
+            self.controller.node.end_unreadable(headers["id"], headers[HEADER]["attempt"], error)
