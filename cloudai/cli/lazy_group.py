@@ -1,0 +1,79 @@
+"""A click group whose commands are imported when they are asked for, and that tells errors plainly."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from cloudai.cli.telling import telling_errors
+
+#: The package's own modules: one of them missing is a defect, not a missing extra.
+_OWN = ("cloudai", "cloudai_workers", "cloudai_beat")
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """Where a command is, and what `--help` says of it before it is loaded."""
+
+    #: "module:attribute".
+    path: str
+    #: One line.
+    summary: str
+    #: Extra that brings what its module imports, "" if the base package does.
+    extra: str = ""
+
+
+class LazyGroup(click.Group):
+    """A group with a table of commands. An error below it is one message, or one JSON value with `--json`."""
+
+    def __init__(self, *args: Any, commands_table: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_table = dict(commands_table)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the table's order."""
+        return list(self.commands_table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded now; None when there is none of that name.
+
+        Raises:
+            click.ClickException: what it needs is not installed.
+        """
+        entry = self.commands_table.get(cmd_name)
+        if entry is None:
+            return None
+        module_name, _, attribute = entry.path.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise click.ClickException(_what_is_missing(cmd_name, entry, error)) from error
+        command: click.Command = getattr(module, attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help's list, from the table: nothing is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self.commands_table.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; a mistake in the group's own options is told like any other error."""
+        with telling_errors(ctx, args):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; errors of the command are told, and end the program with their exit code."""
+        with telling_errors(ctx, [*ctx._protected_args, *ctx.args]):
+            return super().invoke(ctx)
+
+
+def _what_is_missing(name: str, entry: LazyCommand, error: ImportError) -> str:
+    missing = (error.name or "").partition(".")[0]
+    if missing in _OWN or not missing:
+        return f"`cloudai {name}` cannot be loaded: {error}"
+    extra = entry.extra or "all"
+    return f"`cloudai {name}` needs {missing}, which is not installed: pip install 'cloudai[{extra}]'"

@@ -1,0 +1,166 @@
+"""`cloudai params`: the parameters in force, and as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudai.cli.application import deployment
+from cloudai.cli.output import (
+    heading,
+    json_option,
+    line,
+    moment,
+    number,
+    print_fields,
+    print_json,
+    print_table,
+)
+from cloudai.deployment import Deployment
+from cloudai.parameters_file import load as load_file
+from cloudai.parameters_file import save as save_file
+from cloudai.scheduling.errors import InvalidParameters
+from cloudai.scheduling.parameters import GAParams, differences
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+#: Lines of differences that are shown.
+_MOST_LINES = 200
+
+_GROUPS = {
+    "theta (cpu, memory, gpu, load)": ("theta1", "theta2", "theta3", "theta4"),
+    "risk (alpha, beta)": ("alpha", "beta"),
+    "affinity (speed, SLA, overload)": ("a1", "a2", "a3"),
+    "penalty (SLA, overload, energy)": ("g1", "g2", "g3"),
+}
+
+
+@click.group()
+def params() -> None:
+    """Show, load, export or compare the parameters of the score."""
+
+
+@params.command()
+@json_option
+@click.pass_context
+def show(ctx: click.Context, as_json: bool) -> None:
+    """The parameters in force, and where they came from."""
+    parameters, source, published = _in_force(deployment(ctx))
+    if as_json:
+        values = json.loads(parameters.to_json())
+        print_json(
+            {"version": parameters.version, "source": source, "published": published, "parameters": values}
+        )
+        return
+    fields = {"version": str(parameters.version), "source": source, "published": moment(published)}
+    for title, names in _GROUPS.items():
+        fields[title] = ", ".join(number(getattr(parameters, name)) for name in names)
+    print_fields(fields)
+    _print_tables(parameters)
+
+
+@params.command()
+@_FILE
+@json_option
+@click.pass_context
+def load(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Put the parameters of FILE in force, as a whole or not at all."""
+    state = deployment(ctx)
+    parameters = load_file(file)
+    try:
+        before = _in_force(state)[0]
+    except InvalidParameters:
+        # What cannot be read is replaced; compare with what is used meanwhile.
+        before = GAParams()
+    version = state.parameters.publish(parameters, f"file {file.name}")
+    changes = differences(before, parameters, _MOST_LINES)
+    if as_json:
+        print_json({"version": version, "changes": changes})
+        return
+    click.echo(f"Version {version} is in force; every process uses it {_within(state)}.")
+    _print_changes(changes)
+
+
+@params.command()
+@_FILE
+@json_option
+@click.pass_context
+def export(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Write the parameters in force to FILE, atomically."""
+    parameters = _in_force(deployment(ctx))[0]
+    save_file(file, parameters)
+    if as_json:
+        print_json({"written": str(file), "version": parameters.version})
+    else:
+        click.echo(
+            f"{file} holds {f'version {parameters.version}' if parameters.version else 'the defaults'}."
+        )
+
+
+@params.command()
+@_FILE
+@json_option
+@click.pass_context
+def diff(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """What loading FILE would change. Exit code 0 whether or not there is a difference."""
+    before = _in_force(deployment(ctx))[0]
+    changes = differences(before, load_file(file), _MOST_LINES)
+    if as_json:
+        print_json({"in_force": before.version, "changes": changes})
+    else:
+        _print_changes(changes)
+
+
+def _in_force(state: Deployment) -> tuple[GAParams, str, float | None]:
+    """Parameters, source, and when they were published (epoch s; None: never)."""
+    published = state.parameters.read()
+    if published is None:
+        return GAParams(), "the defaults; none were published yet", None
+    return published.parameters, published.source, published.published
+
+
+def _within(state: Deployment) -> str:
+    return f"within {state.settings.scheduling.params_reload_interval_s:g} s"
+
+
+def _print_changes(changes: list[str]) -> None:
+    for change in changes:
+        line(f"  {change}")
+    if not changes:
+        line("Nothing differs from what is in force.")
+
+
+def _print_tables(parameters: GAParams) -> None:
+    by_node: dict[str, dict[str, float]] = {}
+    for kind, row in parameters.affinity.items():
+        for node, value in row.items():
+            by_node.setdefault(node, {})[kind] = value
+    for node, value in parameters.penalty.items():
+        by_node.setdefault(node, {})["penalty"] = value
+    if by_node:
+        heading("Affinity by type, and penalty")
+        _print_matrix(by_node, [*parameters.affinity, "penalty"])
+    speeds: dict[str, dict[str, float]] = {}
+    for kind, row in parameters.speed.items():
+        for node, value in row.items():
+            speeds.setdefault(node, {})[kind] = value
+    if speeds:
+        heading("Speed factors by type (1: the reference node)")
+        _print_matrix(speeds, list(parameters.speed))
+    if parameters.base:
+        heading("Base factors")
+        line(", ".join(f"{kind} {number(value)}" for kind, value in parameters.base.items()))
+
+
+def _print_matrix(rows: Mapping[str, Mapping[str, Any]], columns: list[str]) -> None:
+    print_table(
+        ["*node", *(f">{column}" for column in columns)],
+        [
+            [node, *(number(row[column]) if column in row else "-" for column in columns)]
+            for node, row in sorted(rows.items())
+        ],
+    )
