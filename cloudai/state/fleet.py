@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 
@@ -175,11 +176,13 @@ class Fleet:
 
     def names(self) -> list[str]:
         """Names of all nodes that are known, gone ones included."""
-        return sorted(name.decode() for name in self.client.zrange(self.keys.fleet, 0, -1))
+        found: Any = self.client.zrange(self.keys.fleet, 0, -1)
+        return sorted(name.decode() for name in found)
 
     def entry(self, name: str) -> dict[str, str]:
         """All fields of a node; empty when it is unknown."""
-        return {k.decode(): v.decode() for k, v in self.client.hgetall(self.keys.node(name)).items()}
+        found: Any = self.client.hgetall(self.keys.node(name))
+        return {k.decode(): v.decode() for k, v in found.items()}
 
     def fixed(self, names: Iterable[str]) -> dict[str, FixedFields]:
         """What does not change while an incarnation lives, for nodes that a snapshot does not know yet."""

@@ -175,16 +175,16 @@ class Ledger:
 
     def place_args(
         self, submission: Submission, candidates: Sequence[tuple[str, str]], since: int
-    ) -> tuple[str, str, str]:
+    ) -> tuple[str, str, str, str]:
         """Arguments of the place script, for a caller that sends several at once."""
         s = submission
         short = [
             s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
-            "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries, s.request,
+            "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries,
             self._decision_ttl_s, since, self._max_live, s.fallback, s.from_attempt,
             list(chain.from_iterable(s.extra)), list(chain.from_iterable(candidates)),
         ]  # fmt: skip
-        return _encode(short), s.message, s.decision
+        return _encode(short), s.request, s.message, s.decision
 
     def place(
         self,
@@ -342,7 +342,8 @@ class Ledger:
 
     def entry(self, task_id: str) -> dict[str, str]:
         """All fields of the ledger entry; empty when the task is unknown (never submitted, or ended long ago)."""
-        return {k.decode(): v.decode() for k, v in self.client.hgetall(self.keys.task(task_id)).items()}
+        found: Any = self.client.hgetall(self.keys.task(task_id))
+        return {k.decode(): v.decode() for k, v in found.items()}
 
     def is_current(self, task_id: str, attempt: int) -> bool:
         """Whether this attempt is the one that the ledger lets run: the fence around side effects and results."""
@@ -361,7 +362,7 @@ class Ledger:
 
     def waiting_ids(self, limit: int) -> list[tuple[str, float]]:
         """Ids of waiting tasks with their urgency (deadline), most urgent first, ETA tasks last."""
-        found = self.client.zrange(self.keys.waiting, 0, limit - 1, withscores=True)
+        found: Any = self.client.zrange(self.keys.waiting, 0, limit - 1, withscores=True)
         found += self.client.zrange(self.keys.delayed, 0, limit - 1, withscores=True)
         return [(task_id.decode(), float(score)) for task_id, score in found[:limit]]
 

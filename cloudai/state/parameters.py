@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from redis import Redis
 
@@ -32,7 +33,7 @@ class ParameterStore:
 
     def read(self) -> Published | None:
         """The parameters in force; None before the first were published. InvalidParameters if they cannot be read."""
-        stored = self._client.hgetall(self._keys.parameters)
+        stored: Any = self._client.hgetall(self._keys.parameters)
         if not stored:
             return None
         parameters = GAParams.from_json(stored[b"json"].decode())

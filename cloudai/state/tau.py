@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from redis import Redis
 
@@ -26,13 +27,13 @@ class TauTable:
 
     def read(self) -> dict[str, float]:
         """Seconds by task type; types that have learned nothing have their starting values."""
-        stored = self._client.hgetall(self._keys.tau)
+        stored: Any = self._client.hgetall(self._keys.tau)
         learned = {k.decode(): float(v) for k, v in stored.items() if not k.startswith(b"samples:")}
         return {str(k): v for k, v in INITIAL_TAU.items()} | learned
 
     def samples(self) -> dict[str, int]:
         """How many completions each type has learned from."""
-        stored = self._client.hgetall(self._keys.tau)
+        stored: Any = self._client.hgetall(self._keys.tau)
         counts = {k.decode().removeprefix("samples:"): int(v) for k, v in stored.items() if k.startswith(b"samples:")}
         return {str(k): counts.get(str(k), 0) for k in INITIAL_TAU}
 

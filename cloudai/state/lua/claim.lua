@@ -13,7 +13,7 @@ if node[1] ~= incarnation or now - tonumber(node[2]) > tonumber(node[3]) then
   count('claims_refused')
   return false
 end
-redis.call('HSET', task_key(id), 'state', 'running', 'claimed', seconds(now), 'incarnation', incarnation)
+redis.call('HSET', task_key(id), 'state', 'running', 'claimed', NOW, 'incarnation', incarnation)
 redis.call('ZREM', P .. 'expiring', id)
 event('claimed', id, 'node', name, 'attempt', v[3])
 return {redis.call('GET', P .. 'message:' .. id), tonumber(v[3]), v[4], seconds(now - tonumber(v[5])), v[6], v[7], v[8],

@@ -3,8 +3,8 @@
 local name, incarnation, pressure = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local key = node_key(name)
 local v = redis.call('HMGET', key, 'incarnation', 'state', 'pressure', 'published', 'drain')
-if not v[1] then return {'unknown', seconds(now), 0} end
-if v[1] ~= incarnation then return {'superseded', seconds(now), 0} end
+if not v[1] then return {'unknown', NOW, 0} end
+if v[1] ~= incarnation then return {'superseded', NOW, 0} end
 local state, status = v[2], 'ok'
 if state == 'stale' or state == 'lost' then
   status = 'returned'
@@ -12,15 +12,15 @@ if state == 'stale' or state == 'lost' then
   redis.call('ZREM', P .. 'gone', name)
   event('returned', '', 'node', name, 'state', state)
 end
-if state == 'down' then return {'down', seconds(now), 0} end
+if state == 'down' then return {'down', NOW, 0} end
 redis.call('ZADD', P .. 'heartbeats', now, name)
-redis.call('HSET', key, 'state', state, 'heartbeat', seconds(now), 'usage', ARGV[4])
+redis.call('HSET', key, 'state', state, 'heartbeat', NOW, 'usage', ARGV[4])
 -- Telemetry that says nothing new is not published at each beat: a snapshot must not chase thousands of equal rows.
 -- NaN is a pressure that could not be measured.
 local old = tonumber(v[3] or '0')
 if status == 'returned' or math.abs(pressure - old) > 0.02 or (pressure ~= pressure) ~= (old ~= old)
    or now - tonumber(v[4] or '0') > tonumber(ARGV[5]) then
-  redis.call('HSET', key, 'pressure', ARGV[3], 'published', seconds(now))
+  redis.call('HSET', key, 'pressure', ARGV[3], 'published', NOW)
   touch(name)
 end
-return {status, seconds(now), redis.call('ZCARD', P .. 'waiting'), state}
+return {status, NOW, redis.call('ZCARD', P .. 'waiting'), state}

@@ -27,4 +27,4 @@ while i <= #ARGV do
     results[#results + 1] = 'gone'
   end
 end
-return {seconds(now), results, changes(since, limit)}
+return {NOW, results, changes(since, limit)}

@@ -5,6 +5,7 @@ local P = KEYS[1]
 local EVENTS_MAXLEN = @EVENTS_MAXLEN@ -- written in by scripts.py from limits.events_maxlen
 local TIME = redis.call('TIME')
 local now = tonumber(TIME[1]) + tonumber(TIME[2]) / 1e6
+local NOW = string.format('%.6f', now)
 
 local function task_key(id) return P .. 'task:' .. id end
 local function node_key(name) return P .. 'node:' .. name end
@@ -19,13 +20,14 @@ local function seconds(x) return string.format('%.6f', x) end
 
 -- One event for each state change; MAXLEN is approximate, the recorder trims behind itself.
 local function event(kind, id, ...)
-  redis.call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAXLEN, '*', 'event', kind, 'id', id, 'at', seconds(now), ...)
+  redis.call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAXLEN, '*', 'event', kind, 'id', id, 'at', NOW, ...)
 end
 
 -- The node's row has changed: give it the fleet's next version, so that snapshots can ask for what is new.
 local function touch(name)
   local version = redis.call('INCR', P .. 'fleet:version')
   redis.call('ZADD', P .. 'fleet', version, name)
+  return version
 end
 
 local function split(list)
@@ -66,11 +68,12 @@ local function return_gpus(free, need, taken)
   return table.concat(shares, ',')
 end
 
--- Reserve the need {cpu, memory, gpu, storage} of a task on a node. Returns the GPU devices taken, or nil and why not.
+-- Reserve the need {cpu, memory, gpu, storage} of a task on a node. Returns the GPU devices taken, the fleet's version and
+-- the node's row after that (as in `changes`), or nil and why not.
 local function reserve(id, need, name)
   local key = node_key(name)
   local v = redis.call('HMGET', key, 'state', 'heartbeat', 'timeout', 'held_for',
-                       'cpu', 'memory', 'storage', 'slots', 'gpu')
+                       'cpu', 'memory', 'storage', 'slots', 'gpu', 'incarnation', 'pressure')
   if v[1] ~= 'up' then return nil, 'not_accepting' end
   if now - tonumber(v[2]) > tonumber(v[3]) then return nil, 'stale' end
   if v[4] and v[4] ~= '' and v[4] ~= id then return nil, 'held' end
@@ -79,17 +82,19 @@ local function reserve(id, need, name)
   if memory < 0 then return nil, 'memory' end
   if storage < 0 then return nil, 'storage' end
   if slots < 0 then return nil, 'slots' end
-  local devices = ''
+  local devices, shares = '', v[9]
   if need[3] > 0 then
-    local shares, taken = take_gpus(v[9], need[3])
+    local taken
+    shares, taken = take_gpus(v[9], need[3])
     if not shares then return nil, 'gpu' end
     devices = taken
     redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots, 'gpu', shares)
   else
     redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots)
   end
-  touch(name)
-  return devices
+  local version = touch(name)
+  return devices, version, table.concat({name, version, v[10], v[1], v[2], v[4] or '', cpu, memory, storage, slots, shares or '',
+                                         v[11]}, '\t')
 end
 
 -- Give back what `reserve` took. Idempotent: the node's set of tasks says whether it was taken at all.
@@ -125,21 +130,31 @@ local function drop_hold(id)
   end
 end
 
--- Reserve on the first candidate that still fits. `candidates` is a list of {name, features}; returns its name or nil.
-local function try_place(id, need, candidates, attempt)
+-- Reserve on the first candidate that still fits. `candidates` is a list of {name, features}; returns the candidate, the GPU
+-- devices, the fleet's version and the node's row, or nil.
+local function reserve_first(id, need, candidates)
   for _, candidate in ipairs(candidates) do
-    local name = candidate[1]
-    local devices = reserve(id, need, name)
-    if devices then
-      redis.call('HSET', task_key(id), 'state', 'placed', 'node', name, 'attempt', attempt,
-                 'devices', devices, 'placed', seconds(now), 'features', candidate[2])
-      redis.call('SADD', node_key(name) .. ':tasks', id)
-      redis.call('LPUSH', name .. '.dq2', id)
-      event('placed', id, 'node', name, 'attempt', attempt, 'features', candidate[2])
-      return name
-    end
+    local devices, version, row = reserve(id, need, candidate[1])
+    if devices then return candidate, devices, version, row end
   end
   return nil
+end
+
+-- The doorbell of a task whose entry says that it is placed.
+local function ring(id, name, attempt, features)
+  redis.call('SADD', node_key(name) .. ':tasks', id)
+  redis.call('LPUSH', name .. '.dq2', id)
+  event('placed', id, 'node', name, 'attempt', attempt, 'features', features)
+end
+
+-- Place a known task on the first candidate that still fits; returns the node's name or nil.
+local function try_place(id, need, candidates, attempt)
+  local candidate, devices = reserve_first(id, need, candidates)
+  if not candidate then return nil end
+  redis.call('HSET', task_key(id), 'state', 'placed', 'node', candidate[1], 'attempt', attempt, 'devices', devices,
+             'placed', NOW, 'features', candidate[2])
+  ring(id, candidate[1], attempt, candidate[2])
+  return candidate[1]
 end
 
 -- The waiting set: by deadline over all, and by deadline within each shape of request. A deadline counts in whole
@@ -153,7 +168,7 @@ local function park(id)
   local v = redis.call('HMGET', task_key(id), 'shape', 'deadline', 'priority', 'request', 'expires')
   local score = urgency(tonumber(v[2]), tonumber(v[3] or 0))
   local shape_key = P .. 'waiting:shape:' .. v[1]
-  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', seconds(now))
+  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', NOW)
   redis.call('ZADD', P .. 'waiting', score, id)
   redis.call('ZADD', shape_key, score, id)
   redis.call('SET', P .. 'waiting:request:' .. v[1], v[4])
@@ -164,7 +179,7 @@ local function park(id)
 end
 
 local function delay(id, eta)
-  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', seconds(now))
+  redis.call('HSET', task_key(id), 'state', 'waiting', 'since', NOW)
   redis.call('ZADD', P .. 'delayed', eta, id)
 end
 
@@ -185,7 +200,7 @@ end
 -- The task is over. The entry stays for a while, so that late reports and readers find it.
 local function close(id, state, reason, ttl)
   local key = task_key(id)
-  redis.call('HSET', key, 'state', state, 'finished', seconds(now), 'reason', reason)
+  redis.call('HSET', key, 'state', state, 'finished', NOW, 'reason', reason)
   redis.call('DEL', P .. 'next:' .. id)
   redis.call('ZREM', P .. 'expiring', id)
   redis.call('DECR', P .. 'live')

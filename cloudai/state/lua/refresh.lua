@@ -3,4 +3,4 @@
 local parameters = redis.call('HMGET', P .. 'parameters', 'version', 'json')
 local json = ''
 if parameters[1] and parameters[1] ~= ARGV[3] then json = parameters[2] end
-return {seconds(now), changes(ARGV[1], tonumber(ARGV[2])), redis.call('HGETALL', P .. 'tau'), parameters[1] or '0', json}
+return {NOW, changes(ARGV[1], tonumber(ARGV[2])), redis.call('HGETALL', P .. 'tau'), parameters[1] or '0', json}

@@ -15,7 +15,7 @@ local shares = {}
 for i = 1, capacity[3] do shares[i] = 1000 end
 if known[5] and known[5] ~= '' then drop_hold(known[5]) end
 redis.call('DEL', key)
-redis.call('HSET', key, 'incarnation', incarnation, 'state', 'up', 'heartbeat', seconds(now), 'registered', seconds(now),
+redis.call('HSET', key, 'incarnation', incarnation, 'state', 'up', 'heartbeat', NOW, 'registered', NOW,
            'timeout', ARGV[9], 'lease', ARGV[10], 'held_for', '', 'labels', ARGV[8], 'pressure', ARGV[11],
            'cpu_capacity', capacity[1], 'memory_capacity', capacity[2], 'gpu_capacity', capacity[3],
            'storage_capacity', capacity[4], 'slots_capacity', capacity[5],
@@ -31,8 +31,10 @@ event('registered', '', 'node', name, 'incarnation', incarnation, 'cpu', capacit
 -- next attempt, so that the new incarnation can take over a container that outlived its worker: it has the first claim to room.
 local adopted = {}
 local function adopt(id)
-  local v = redis.call('HMGET', task_key(id), 'attempt', 'features')
-  if try_place(id, need_of(id), {{name, v[2] or ''}}, tonumber(v[1]) + 1) then adopted[#adopted + 1] = id
+  local v = redis.call('HMGET', task_key(id), 'attempt', 'features', 'expires')
+  if try_place(id, need_of(id), {{name, v[2] or ''}}, tonumber(v[1]) + 1) then
+    adopted[#adopted + 1] = id
+    if v[3] then redis.call('ZADD', P .. 'expiring', v[3], id) end
   else
     redis.call('HSET', task_key(id), 'node', '', 'devices', '')
     park(id)
@@ -48,4 +50,4 @@ for _, id in ipairs(held) do
   elseif lose(id, name, max_attempts, ttl) then adopt(id) end
 end
 for _, id in ipairs(unclaimed) do adopt(id) end
-return {'registered', adopted, seconds(now)}
+return {'registered', adopted, NOW}

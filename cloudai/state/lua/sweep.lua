@@ -12,7 +12,7 @@ if now - last > timeout then
   judge_after = now + timeout + margin
   redis.call('HSET', sweep_key, 'judge_after', seconds(judge_after))
 end
-redis.call('HSET', sweep_key, 'at', seconds(now))
+redis.call('HSET', sweep_key, 'at', NOW)
 local log, moved = {}, 0
 
 for _, id in ipairs(redis.call('ZRANGE', P .. 'delayed', '-inf', now, 'BYSCORE', 'LIMIT', 0, batch)) do

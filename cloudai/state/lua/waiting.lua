@@ -39,4 +39,4 @@ for _, shape in ipairs(chosen) do
   add(tasks, redis.call('ZRANGE', key, 0, each - 1))
   out[#out + 1] = {shape, redis.call('GET', P .. 'waiting:request:' .. shape) or '', tasks}
 end
-return {seconds(now), redis.call('ZCARD', P .. 'waiting'), out, changes(since, limit)}
+return {NOW, redis.call('ZCARD', P .. 'waiting'), out, changes(since, limit)}
