@@ -96,7 +96,8 @@ class Decision:
             if self.scores:
                 parts.append(f',"s":{_numbers(self.scores)}')
         if self.refusals:
-            parts.append(',"r":' + json.dumps(self.refusals, separators=(",", ":")))
+            counts = ",".join([f"{quoted(reason)}:{number}" for reason, number in self.refusals.items()])
+            parts.append(f',"r":{{{counts}}}')
         if self.fallback_reason:
             parts.append(f',"fb":{quoted(self.fallback_reason)}')
             if self.fallback_detail:

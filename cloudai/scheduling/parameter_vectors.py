@@ -23,6 +23,8 @@ class TypeVectors:
     penalty: FloatArray | None
     #: s_cj; None: 1 everywhere
     speed: FloatArray | None
+    #: the largest s_cj
+    slowest: float
     #: Penalty[j] - Affinity[type][j], what the final risk adds; None: 0 everywhere
     offset: FloatArray | None
     #: b_c
@@ -62,10 +64,12 @@ def type_vectors(task_type: TaskType, parameters: GAParams, snapshot: FleetSnaps
     offset = None
     if affinity is not None or penalty is not None:
         offset = (0.0 if penalty is None else penalty) - (0.0 if affinity is None else affinity)
+    speed = _over_rows(parameters.speed.get(task_type, {}), snapshot, 1.0)
     return TypeVectors(
         affinity=affinity,
         penalty=penalty,
-        speed=_over_rows(parameters.speed.get(task_type, {}), snapshot, 1.0),
+        speed=speed,
+        slowest=1.0 if speed is None else float(speed.max(initial=0.0)),
         offset=np.asarray(offset) if offset is not None else None,
         base=parameters.base.get(task_type, 1.0),
     )

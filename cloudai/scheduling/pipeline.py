@@ -192,7 +192,6 @@ def _checked(ranking: Ranking, scheduler: Scheduler, feasible: BoolArray, count:
         raise ValueError(
             f"{scheduler.name} must rank feasible rows, each once, and at least one; it gave {rows}"
         )
-    # A user's scheduler may give numpy arrays; records and headers need plain floats.
     scores, runtimes = _plain(ranking.scores), _plain(ranking.runtimes)
     terms = {name: _plain(values) for name, values in ranking.terms.items()}
     given = len(ranking.rows)
@@ -215,4 +214,5 @@ def _checked(ranking: Ranking, scheduler: Scheduler, feasible: BoolArray, count:
 
 
 def _plain(values: Sequence[float]) -> list[float]:
-    return [float(value) for value in values]
+    """A user's scheduler may give numpy arrays; records and headers need lists of floats."""
+    return values if type(values) is list else [float(value) for value in values]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from cloudai.scheduling.selection import lowest
 from cloudai.scheduling.snapshot import BoolArray, FleetSnapshot, FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class RTSScores:
+class RTSScores(NamedTuple):
     """The terms of the score for each node; float64 of shape (n,) each, named as in spec section 5."""
 
     #: predicted execution time, s
@@ -55,23 +54,43 @@ def rts_scores(
     asked = task.resources
     # E = tau * b * s * (1 + theta1*cpu/cpu_avail + theta2*mem/mem_avail + theta3*gpu/gpu_avail + theta4*L)
     # as one product of the weights with the matrix of 1, 1/cpu_avail, 1/mem_avail, 1/gpu_avail and L.
-    weights = np.array([1.0, p.theta1 * asked.cpu, p.theta2 * asked.memory, p.theta3 * asked.gpu, p.theta4])
-    weights *= tau * v.base
-    E: FloatArray = weights @ snapshot.features
+    tau_b = tau * v.base
+    E: FloatArray = (
+        np.array(
+            [
+                tau_b,
+                tau_b * p.theta1 * asked.cpu,
+                tau_b * p.theta2 * asked.memory,
+                tau_b * p.theta3 * asked.gpu,
+                tau_b * p.theta4,
+            ]
+        )
+        @ snapshot.features
+    )
     if not feasible_only:
-        E += tau * v.base * _exhausted(task, snapshot, p)
+        E += tau_b * _exhausted(task, snapshot, p)
     if v.speed is not None:
         E *= v.speed
     # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, E - slack_s).
     R = p.beta * snapshot.load
-    # argmax takes a third of the time of max, and stops at a NaN too.
-    if not E.size or E.item(E.argmax()) <= slack_s:
+    if feasible_only and _longest(task, snapshot, p, v, tau) <= slack_s:
         Delta = np.zeros(E.size)
     else:
         Delta = np.maximum(E - slack_s, 0.0)
         R += p.alpha * Delta
     Rfinal = R if v.offset is None else R + v.offset
     return RTSScores(E=E, Delta=Delta, R=R, Rfinal=Rfinal)
+
+
+def _longest(task: TaskRequest, snapshot: FleetSnapshot, p: GAParams, v: TypeVectors, tau: float) -> float:
+    """Upper bound of E over the feasible nodes, s: no ratio is above 1 there. Mostly no node is late."""
+    if not len(snapshot):
+        return 0.0
+    # argmax takes a third of the time of max, and finds a NaN too.
+    L = snapshot.load.item(snapshot.load.argmax())
+    gpu = p.theta3 if task.resources.gpu_milli else 0.0
+    # A millionth more, for the rounding of E.
+    return 1.000001 * tau * v.base * v.slowest * (1 + p.theta1 + p.theta2 + gpu + p.theta4 * L)
 
 
 def _exhausted(task: TaskRequest, snapshot: FleetSnapshot, p: GAParams) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 
 import numpy as np
 
@@ -21,11 +21,17 @@ def lowest(scores: FloatArray, second: FloatArray, allowed: BoolArray, count: in
     """
     left: FloatArray = np.where(allowed, scores, inf)
     rows: list[int] = []
-    row, value = _least(left)
+    row = left.argmin().item()
+    value = left.item(row)
+    if not -inf < value <= inf:  # argmin stops at a NaN; the others may be fine
+        left[~np.isfinite(left)] = inf
+        row = left.argmin().item()
+        value = left.item(row)
     while value < inf and len(rows) < count:
         left[row] = inf
-        bound = value + _SAME * max(1.0, abs(value))
-        following, next_value = _least(left)
+        bound = value + _SAME * (1.0 + abs(value))
+        following = left.argmin().item()
+        next_value = left.item(following)
         if next_value <= bound:
             left[row] = value
             tied = np.flatnonzero(left <= bound)
@@ -35,19 +41,9 @@ def lowest(scores: FloatArray, second: FloatArray, allowed: BoolArray, count: in
                 rows.append(tied.item(first))
                 breaker[first] = inf
             left[tied] = inf
-            row, value = _least(left)
+            following = left.argmin().item()
+            next_value = left.item(following)
         else:
             rows.append(row)
-            row, value = following, next_value
+        row, value = following, next_value
     return rows
-
-
-def _least(left: FloatArray) -> tuple[int, float]:
-    """Row and value of the least; inf when none is finite."""
-    row = left.argmin().item()
-    value = left.item(row)
-    if isfinite(value) or value == inf:
-        return row, value
-    left[~np.isfinite(left)] = inf  # argmin stops at a NaN; the others may be fine
-    row = left.argmin().item()
-    return row, left.item(row)

@@ -99,11 +99,11 @@ def test_the_lowest_risk_wins_among_the_feasible(
     count: int,
     data: st.DataObject,
 ) -> None:
-    # Any node with something of all that is asked may be feasible here: the filter has its own tests.
+    asked = task.resources
     able = [
-        state.cpu_available > 0
-        and state.memory_available > 0
-        and (not task.resources.gpu_milli or any(state.gpu_free))
+        state.cpu_available >= asked.cpu_milli
+        and state.memory_available >= asked.memory_kib
+        and state.fits_gpu(asked.gpu_milli)
         for state in snapshot.states
     ]
     chosen = data.draw(st.lists(st.booleans(), min_size=len(snapshot), max_size=len(snapshot)))
