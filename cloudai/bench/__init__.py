@@ -1,1 +1,1 @@
-"""The figures that the project promises, each measured against its reference in the same run (docs/performance.md)."""
+"""The figures that the project promises, each against its reference in the same run (docs/performance.md)."""

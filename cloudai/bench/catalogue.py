@@ -7,12 +7,23 @@ from functools import partial
 from cloudai.bench import containers, memory, placement, scoring, small_tasks, submission
 from cloudai.bench.figures import Promise
 
+
+def _submission(nodes: int, goal: float) -> Promise:
+    return Promise(
+        f"submission-{nodes}-nodes-share",
+        goal,
+        "higher",
+        partial(submission.share_of_plain_rate, nodes=nodes),
+        partial(submission.profile, nodes=nodes),
+    )
+
+
 PROMISES: tuple[Promise, ...] = (
     Promise("scoring-1000-nodes-us", 25, "lower", partial(scoring.microseconds, nodes=1000)),
     Promise("scoring-10000-nodes-us", 80, "lower", partial(scoring.microseconds, nodes=10_000)),
     Promise("placement-1000-nodes-p99-ms", 1.0, "lower", partial(placement.p99_milliseconds, nodes=1000)),
-    Promise("submission-1000-nodes-share", 0.8, "higher", partial(submission.share_of_plain_rate, nodes=1000)),
-    Promise("submission-10000-nodes-share", 0.7, "higher", partial(submission.share_of_plain_rate, nodes=10_000)),
+    _submission(1000, 0.8),
+    _submission(10_000, 0.7),
     Promise("small-tasks-share", 1.0, "higher", small_tasks.share_of_plain_throughput),
     Promise("container-time-ratio", 1.10, "lower", containers.time_ratio),
     Promise("redis-per-task-bytes", 1500, "lower", memory.bytes_per_task),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from cloudai.bench.conversation import BenchError
+from cloudai.bench.conversation import BenchError, Child
 from cloudai.bench.figures import Figure
 from cloudai.bench.lab import Lab, cloudai_environment
-from cloudai.bench.rounds import compare
+from cloudai.bench.rounds import take_turns
 from cloudai.demo.image import ensure_image
 
 _COMMAND = ["sh", "-c", "echo done"]
@@ -18,7 +18,7 @@ _LOOK_EVERY_S = 0.05
 def time_ratio(lab: Lab) -> Figure:
     """Time of one container after the other, as a multiple of the bare engine's. Both without a network."""
     image = ensure_image("")
-    with lab.servers() as (_, server):
+    with lab.server() as server:
         environment = cloudai_environment(server)
         node = cloudai_environment(
             server,
@@ -34,13 +34,15 @@ def time_ratio(lab: Lab) -> Figure:
                 if time.monotonic() > deadline or not worker.is_running():
                     raise BenchError(f"the node did not join. The end of its log:\n{worker.log_end()}")
                 time.sleep(_LOOK_EVERY_S)
-            seen = compare(
-                5 if lab.quick else 15,
-                lambda: float(bare.ask("run", image=image, command=_COMMAND)),
-                lambda: float(ours.ask("run", image=image, command=_COMMAND)),
+            seen = take_turns(
+                5 if lab.quick else 15, {"bare": lambda: _one(bare, image), "ours": lambda: _one(ours, image)}
             )
     return Figure(
-        seen.time_ratio,
-        f"create, start, wait, logs, remove by the Docker SDK: {seen.reference_median_s * 1e3:.0f} ms; "
-        f"apply_async to result: {seen.candidate_median_s * 1e3:.0f} ms",
+        seen.time_ratio("ours", "bare"),
+        f"create, start, wait, logs, remove by the Docker SDK: {seen.median_s('bare') * 1e3:.0f} ms; "
+        f"apply_async to result: {seen.median_s('ours') * 1e3:.0f} ms",
     )
+
+
+def _one(child: Child, image: str) -> float:
+    return float(child.ask("run", image=image, command=_COMMAND))

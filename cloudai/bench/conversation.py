@@ -1,10 +1,12 @@
-"""A process that measures, and how it is talked to: one JSON line to its standard input, one from its standard output.
+"""A process that measures, and how it is talked to: a JSON line to its standard input, one from its output.
 
-References and candidates never share a process: an application of CloudAI changes kombu's transports process-wide.
+References and candidates never share a process: an application of CloudAI changes kombu's transports for all
+of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -29,7 +31,7 @@ class BenchError(CloudAIError):
 
 
 class Child:
-    """A Python process that runs `serve` in its module. Ends with the `with` block, or when this process ends."""
+    """A Python process that runs `serve` in its module. Ends with the `with` block, or with this process."""
 
     def __init__(
         self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log_path: Path
@@ -51,7 +53,7 @@ class Child:
         """Let the process do something and return its answer.
 
         Raises:
-            BenchError: it failed, ended, or did not answer within 120 s; with the end of its log.
+            BenchError: it failed; or it ended, or did not answer within 120 s, with the end of its log.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -67,8 +69,8 @@ class Child:
         if not line:
             ended = self._process.poll() is not None
             raise BenchError(
-                f"{self._module} {'has ended' if ended else f'gave no answer within {ANSWER_TIMEOUT_S:.0f} s'} "
-                f"({what}). The end of its log:\n{self._log_end()}"
+                f"{self._module}: {what}: it {'has ended' if ended else 'did not answer in time'}. "
+                f"The end of its log:\n{self._log_end()}"
             )
         answer = json.loads(line)
         if "error" in answer:
@@ -87,10 +89,8 @@ class Child:
     ) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:

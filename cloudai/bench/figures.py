@@ -27,6 +27,8 @@ class Promise:
     goal: float
     better: Literal["lower", "higher"]
     measure: Callable[[Lab], Figure]
+    #: The hottest functions of what is measured, as text; None where there is no such profile.
+    profile: Callable[[Lab], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

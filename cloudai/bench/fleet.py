@@ -1,4 +1,4 @@
-"""A fleet of unequal nodes that nobody runs: registered in Redis as nodes register, or as values for the pure core."""
+"""A fleet of unequal nodes that nobody runs: in Redis, as nodes register, or as values for the pure core."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from cloudai.bench.lab import PATIENCE_S
 from cloudai.deployment import Deployment
 from cloudai.scheduling.nodes import NodeState
+from cloudai.settings import Settings
 from cloudai.state.fleet import NodeCapacity
 
 _SEED = 20_240_229
 _GIB = 2**20
-#: Capacities are so many times those of real machines, so that what is placed while measuring never fills a node.
+#: Capacities are so many times those of real machines: what is placed while measuring never fills a node.
 _ROOM = 100
 
 
@@ -44,8 +45,9 @@ def fleet(count: int) -> Iterator[BenchNode]:
         yield BenchNode(f"node-{i:05d}", capacity, round(chance.uniform(0.05, 0.9), 4), labels)
 
 
-def register(deployment: Deployment, count: int) -> None:
-    """Let all nodes join, with a heartbeat of now."""
+def register(url: str, count: int) -> None:
+    """Let all nodes join the deployment at `url`, with a heartbeat of now."""
+    deployment = Deployment(Settings.load(redis={"url": url}))
     for node in fleet(count):
         deployment.fleet.register(
             node.name,
@@ -59,6 +61,7 @@ def register(deployment: Deployment, count: int) -> None:
             finished_ttl_s=3600,
             shown={"host": node.name, "pid": "1", "version": "bench", "runner": "process", "pool": "threads"},
         )
+    deployment.client.close()
 
 
 def states(count: int, now: float) -> list[NodeState]:

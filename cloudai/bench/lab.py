@@ -1,4 +1,4 @@
-"""What every measurement needs: a folder, servers, processes with a clean environment, and how much effort to make."""
+"""What every measurement needs: a folder, servers, and processes with a clean environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloudai.embedded import EmbeddedValkey
 from cloudai.node_process import NodeProcess
 from cloudai.settings.sources import variable_name
 
-#: How old telemetry may get and how silent a node may be, seconds: nothing is to time out while it is measured.
+#: How old telemetry may get and how silent a node may be, seconds: nothing times out while it is measured.
 PATIENCE_S = 3000
 
 _PATIENT: dict[str, dict[str, Any]] = {
@@ -23,7 +23,7 @@ _PATIENT: dict[str, dict[str, Any]] = {
     "node": {"heartbeat_timeout_s": PATIENCE_S, "lease_s": 2 * PATIENCE_S},
 }
 
-#: Settings of numpy's linear algebra that some environments carry for an older processor, and that slow it down.
+#: Settings of numpy's linear algebra for an older processor, which some environments carry: they slow it.
 _SPOILING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
@@ -35,31 +35,32 @@ class Lab:
         self.quick = quick
         self._made = 0
 
-    @property
-    def rounds(self) -> int:
-        """Rounds of a comparison, without the one that warms up."""
-        return 3 if self.quick else 7
-
-    @contextmanager
-    def servers(self) -> Iterator[tuple[EmbeddedValkey, EmbeddedValkey]]:
-        """Two fresh Valkeys with the same settings: the reference's and the candidate's."""
-        with EmbeddedValkey(self._new("valkey")) as plain, EmbeddedValkey(self._new("valkey")) as ours:
-            yield plain, ours
+    def server(self) -> EmbeddedValkey:
+        """A fresh Valkey; all have the same settings. It starts and ends with a `with` block."""
+        return EmbeddedValkey(self._new("valkey"))
 
     def child(self, module: str, *arguments: str, environment: Mapping[str, str]) -> Child:
         """A process that serves questions (conversation.py)."""
-        return Child(module, arguments, self._environment(environment), self._new("child").with_suffix(".log"))
+        return Child(
+            module, arguments, self._environment(environment), self._new("child").with_suffix(".log")
+        )
 
     def plain_producer(self, server: EmbeddedValkey) -> Child:
         """A process that submits by plain Celery (producer.py)."""
-        return self.child("cloudai.bench.producer", "cloudai.bench.plain_app", environment=plain_environment(server))
+        return self.child(
+            "cloudai.bench.producer", "cloudai.bench.plain_app", environment=plain_environment(server)
+        )
 
     def cloudai_producer(self, server: EmbeddedValkey) -> Child:
         """A process that submits by CloudAI (producer.py)."""
-        return self.child("cloudai.bench.producer", "cloudai.bench.cloudai_app", environment=cloudai_environment(server))
+        return self.child(
+            "cloudai.bench.producer", "cloudai.bench.cloudai_app", environment=cloudai_environment(server)
+        )
 
     @contextmanager
-    def worker(self, app: str, options: Sequence[str], environment: Mapping[str, str]) -> Iterator[NodeProcess]:
+    def worker(
+        self, app: str, options: Sequence[str], environment: Mapping[str, str]
+    ) -> Iterator[NodeProcess]:
         """A Celery worker of an application; killed at the end, for nothing of it is to be kept."""
         log_path = self._new("worker").with_suffix(".log")
         command = [sys.executable, "-m", "celery", "-A", app, "worker", *options]
@@ -85,7 +86,7 @@ def plain_environment(server: EmbeddedValkey) -> dict[str, str]:
 
 
 def cloudai_environment(server: EmbeddedValkey, **sections: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a process of CloudAI's, as environment variables; `sections` win over patient timers."""
+    """Settings for a process of CloudAI's, as environment variables; `sections` win over patient timers."""
     merged: dict[str, dict[str, Any]] = {"redis": {"url": server.url}}
     for layer in (_PATIENT, sections):
         for section, values in layer.items():

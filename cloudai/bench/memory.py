@@ -8,9 +8,8 @@ from itertools import islice
 import redis
 
 from cloudai.bench.figures import Figure
+from cloudai.bench.fleet import register
 from cloudai.bench.lab import Lab
-from cloudai.bench.submission import registered_fleet
-from cloudai.embedded import EmbeddedValkey
 from cloudai.names import Keys
 
 #: Nodes over which the tasks are spread.
@@ -22,8 +21,8 @@ def bytes_per_task(lab: Lab) -> Figure:
     """Memory of a placed task beyond its message and its decision record."""
     tasks = 2000 if lab.quick else 5000
     keys = Keys()
-    with lab.servers() as (_, server):
-        registered_fleet(server, _NODES)
+    with lab.server() as server:
+        register(server.url, _NODES)
         with lab.cloudai_producer(server) as ours, redis.Redis.from_url(server.url) as client:
             # The first ones bring connections, scripts and the node's keys.
             ours.ask("submit", count=_NODES, total=_NODES)
@@ -31,12 +30,13 @@ def bytes_per_task(lab: Lab) -> Figure:
             ours.ask("submit", count=tasks, total=tasks)
             after = _Memory.of(client, keys)
     grown = after.used - before.used
-    apart = [b - a for a, b in ((before.messages, after.messages), (before.decisions, after.decisions), (before.events, after.events))]
-    messages, decisions, events = (part / tasks for part in apart)
+    messages = (after.messages - before.messages) / tasks
+    decisions = (after.decisions - before.decisions) / tasks
+    events = (after.events - before.events) / tasks
     return Figure(
         grown / tasks - messages - decisions - events,
-        f"fixed goal; of {grown / tasks:.0f} bytes in all: message {messages:.0f}, decision record {decisions:.0f}, "
-        f"events in the stream, which outlive the task, {events:.0f}",
+        f"fixed goal; of {grown / tasks:.0f} bytes in all: message {messages:.0f}, "
+        f"decision record {decisions:.0f}, events in the stream, which outlive the task, {events:.0f}",
     )
 
 
@@ -44,10 +44,10 @@ def bytes_per_node(lab: Lab) -> Figure:
     """Memory of a registered node."""
     nodes = 1000 if lab.quick else 5000
     keys = Keys()
-    with lab.servers() as (_, server), redis.Redis.from_url(server.url) as client:
-        registered_fleet(server, 1)
+    with lab.server() as server, redis.Redis.from_url(server.url) as client:
+        register(server.url, 1)
         before = _Memory.of(client, keys)
-        registered_fleet(server, nodes)
+        register(server.url, nodes)
         after = _Memory.of(client, keys)
     events = (after.events - before.events) / (nodes - 1)
     return Figure(

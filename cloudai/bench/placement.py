@@ -5,20 +5,20 @@ from __future__ import annotations
 from statistics import median
 
 from cloudai.bench.figures import Figure
+from cloudai.bench.fleet import register
 from cloudai.bench.lab import Lab, cloudai_environment
-from cloudai.bench.submission import registered_fleet
 
-#: Placements in a round.
-_ROUND = 1000
+#: Placements of one round.
+_ROUND = 500
 
 
 def p99_milliseconds(lab: Lab, nodes: int) -> Figure:
     """99th percentile of a placement's time (decide, reserve, store, ring), the median of the rounds."""
-    with lab.servers() as (_, server):
-        registered_fleet(server, nodes)
+    with lab.server() as server:
+        register(server.url, nodes)
         with lab.child("cloudai.bench.placer", environment=cloudai_environment(server)) as placer:
-            placer.ask("place", count=_ROUND // 2)
-            rounds = [placer.ask("place", count=_ROUND) for _ in range(lab.rounds)]
+            placer.ask("place", count=_ROUND)
+            rounds = [placer.ask("place", count=_ROUND) for _ in range(5 if lab.quick else 15)]
     seen = {name: median(found[name] for found in rounds) for name in rounds[0]}
     return Figure(
         seen["p99"],

@@ -1,4 +1,4 @@
-"""The reference: a stock Celery application on kombu's own Redis transport, as a user has it without CloudAI."""
+"""The reference: a stock Celery application on kombu's own Redis transport, without anything of CloudAI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 import kombu.transport
-from celery import Celery, group
+from celery import Celery
 from redis import Redis
 
 from cloudai.bench import trivial_task
@@ -23,11 +23,6 @@ assert kombu.transport.TRANSPORT_ALIASES["redis"] == "kombu.transport.redis:Tran
 def trivial(total: int) -> None:
     """Hardly anything: what is left is Celery's own work."""
     trivial_task.body(total, URL)
-
-
-def submit_bulk(total: int, count: int) -> list[str]:
-    """Submit many at once, as Celery does it; returns their ids."""
-    return [result.id for result in group(trivial.s(total) for _ in range(count)).apply_async()]
 
 
 def forget(ids: Sequence[str]) -> None:

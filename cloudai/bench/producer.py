@@ -31,12 +31,6 @@ class Producer:
             ids.append(apply_async(args=(total,)).id)
         return time.perf_counter() - started
 
-    def bulk(self, count: int) -> float:
-        """Submit many at once; seconds that it took."""
-        started = time.perf_counter()
-        self._ids += self._module.submit_bulk(count, count)
-        return time.perf_counter() - started
-
     def forget(self) -> None:
         """Take back what was submitted."""
         self._module.forget(self._ids)
@@ -63,7 +57,6 @@ def main() -> None:
     serve(
         {
             "submit": producer.submit,
-            "bulk": producer.bulk,
             "forget": producer.forget,
             "outstanding": producer.outstanding,
             "profile": producer.profile,

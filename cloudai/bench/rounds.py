@@ -1,48 +1,42 @@
-"""Comparing two things on a machine that is never quiet: turn about, and the median of the rounds."""
+"""Comparing things on a machine that is never quiet: turn about, and the median of the rounds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from statistics import median
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What each round gave, in seconds for the same work."""
+class Rounds:
+    """What each round gave: for every side the seconds that it took for the same work."""
 
-    reference_s: tuple[float, ...]
-    candidate_s: tuple[float, ...]
+    def __init__(self, times_s: dict[str, list[float]]) -> None:
+        self._times_s = times_s
 
-    @property
-    def time_ratio(self) -> float:
-        """Candidate's time over the reference's, each against its neighbour; below 1 is faster. The median."""
-        return median(ours / plain for plain, ours in zip(self.reference_s, self.candidate_s, strict=True))
+    def median_s(self, side: str) -> float:
+        """The side's median time, seconds."""
+        return median(self._times_s[side])
 
-    @property
-    def rate_ratio(self) -> float:
-        """Candidate's rate over the reference's; above 1 is faster."""
-        return 1.0 / self.time_ratio
+    def time_ratio(self, side: str, reference: str) -> float:
+        """Time over the reference's in the same round, the median of all; below 1 is faster."""
+        pairs = zip(self._times_s[side], self._times_s[reference], strict=True)
+        return median(ours / theirs for ours, theirs in pairs)
 
-    @property
-    def reference_median_s(self) -> float:
-        """The reference's median time, seconds."""
-        return median(self.reference_s)
-
-    @property
-    def candidate_median_s(self) -> float:
-        """The candidate's median time, seconds."""
-        return median(self.candidate_s)
+    def rate_ratio(self, side: str, reference: str) -> float:
+        """Rate over the reference's in the same round, the median of all; above 1 is faster."""
+        return 1.0 / self.time_ratio(side, reference)
 
 
-def compare(rounds: int, reference: Callable[[], float], candidate: Callable[[], float]) -> Comparison:
-    """Run both in turn, `rounds` times, after one round that warms up; each returns seconds.
+def take_turns(rounds: int, sides: Mapping[str, Callable[[], float]]) -> Rounds:
+    """Run all sides in turn, `rounds` times, after one round that warms up; each returns seconds.
 
-    Who goes first changes with every round, so that a drift of the machine favours neither.
+    The order is turned round after every round, so that a drift of the machine favours none.
     """
-    reference(), candidate()
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds):
-        for side in (0, 1) if turn % 2 == 0 else (1, 0):
-            times[side].append((reference, candidate)[side]())
-    return Comparison(tuple(times[0]), tuple(times[1]))
+    times_s: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
+    for name in order:
+        sides[name]()
+    for _ in range(rounds):
+        for name in order:
+            times_s[name].append(sides[name]())
+        order.reverse()
+    return Rounds(times_s)

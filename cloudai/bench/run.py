@@ -12,7 +12,7 @@ from cloudai.scheduling.errors import InvalidRequest
 
 
 def chosen(pattern: str | None) -> list[Promise]:
-    """The promises whose name holds the pattern (`*` and `?` as in a shell). InvalidRequest when there is none."""
+    """The promises whose name holds the pattern (`*` and `?` as in a shell). InvalidRequest if none does."""
     if pattern is None:
         return list(PROMISES)
     found = [p for p in PROMISES if fnmatch.fnmatchcase(p.name, f"*{pattern.lower()}*")]

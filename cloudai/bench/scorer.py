@@ -41,7 +41,7 @@ def _learned(names: list[str]) -> GAParams:
 
 
 def score(nodes: int, calls: int) -> dict[str, float]:
-    """Median microseconds of the formula, of the formula with the choice of the best five, and of a whole decision."""
+    """Median microseconds of the formula, of it with the choice of the best five, and of a whole decision."""
     snapshot = FleetSnapshot(states(nodes, _NOW))
     parameters = _learned(snapshot.names)
     request = parse_request({"cpu": 2, "memory": 2}, now=_NOW, defaults=RequestDefaults(cpu=1, memory=1))
@@ -64,7 +64,9 @@ def score(nodes: int, calls: int) -> dict[str, float]:
 
     return {
         "formula": _microseconds(calls, lambda: _seconds(formula)),
-        "rank": _microseconds(calls, lambda: _seconds(lambda: rts.rank(request, context, everyone, MOST_CANDIDATES))),
+        "rank": _microseconds(
+            calls, lambda: _seconds(lambda: rts.rank(request, context, everyone, MOST_CANDIDATES))
+        ),
         "decide": _microseconds(calls, reserve_and_decide),
     }
 

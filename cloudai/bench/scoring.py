@@ -12,6 +12,6 @@ def microseconds(lab: Lab, nodes: int) -> Figure:
         seen = scorer.ask("score", nodes=nodes, calls=500 if lab.quick else 2000)
     return Figure(
         seen["formula"],
-        f"fixed goal; with the best five and their terms {seen['rank']:.0f} us, whole decision with filter and record "
-        f"{seen['decide']:.0f} us",
+        f"fixed goal; with the best five and their terms {seen['rank']:.0f} us, "
+        f"whole decision with filter and record {seen['decide']:.0f} us",
     )

@@ -1,4 +1,4 @@
-"""The body of the small task, the same on both sides: it only notes when the first and the last of a backlog ran."""
+"""The body of the small task, the same on all sides: it notes when the first and the last one ran."""
 
 from __future__ import annotations
 

@@ -9,31 +9,29 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from cloudai.bench import submission
-from cloudai.bench.figures import Row
+from cloudai.bench.figures import Promise, Row
 from cloudai.bench.lab import Lab
 from cloudai.bench.run import chosen, run
 from cloudai.cli.output import json_option, number, print_json, print_table
+from cloudai.scheduling.errors import InvalidRequest
 
 
 @click.command()
-@click.option("--only", metavar="NAME-PATTERN", help="Measure the rows whose name holds this (* and ? as in a shell).")
+@click.option("--only", metavar="NAME-PATTERN", help="Rows whose name holds this (* and ? as in a shell).")
 @click.option("--quick", is_flag=True, help="Fewer rounds: rougher figures.")
-@click.option("--profile", is_flag=True, help="Print where the time of apply_async goes, and measure nothing.")
-@click.option("--nodes", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Fleet of --profile.")
+@click.option("--profile", is_flag=True, help="Say where the time of these rows goes; measure nothing.")
 @json_option
-def bench(only: str | None, quick: bool, profile: bool, nodes: int, as_json: bool) -> None:
+def bench(only: str | None, quick: bool, profile: bool, as_json: bool) -> None:
     """Measure speed against plain Celery, the Docker SDK and fixed goals, each in the same run.
 
-    Starts servers, workers and containers of its own and ends them. The exit code is 1 when a row could not be
-    measured; a goal that is missed is only shown.
+    Starts servers, workers and containers of its own and ends them. The exit code is 1 when a row could not
+    be measured; a goal that is missed is only shown.
     """
     promises = chosen(only)
     with tempfile.TemporaryDirectory(prefix="cloudai-bench-") as folder:
         lab = Lab(Path(folder), quick=quick)
         if profile:
-            text = submission.profile(lab, nodes)
-            print_json({"profile": text}) if as_json else click.echo(text)
+            _print_profiles(promises, lab, as_json=as_json)
             return
         rows = run(promises, lab, lambda name: click.echo(f"{name} ...", err=True))
     if as_json:
@@ -42,6 +40,18 @@ def bench(only: str | None, quick: bool, profile: bool, nodes: int, as_json: boo
         print_table(("*row", ">*value", ">*goal", "*met", "against"), [_cells(row) for row in rows])
     if any(row.value is None for row in rows):
         sys.exit(1)
+
+
+def _print_profiles(promises: list[Promise], lab: Lab, *, as_json: bool) -> None:
+    found = {promise.name: promise.profile(lab) for promise in promises if promise.profile is not None}
+    if not found:
+        names = ", ".join(promise.name for promise in chosen(None) if promise.profile is not None)
+        raise InvalidRequest("only", promises[0].name, f"with --profile one of {names}")
+    if as_json:
+        print_json({"profiles": found})
+        return
+    for name, text in found.items():
+        click.echo(f"{name}\n{text}")
 
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
