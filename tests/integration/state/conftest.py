@@ -1,4 +1,4 @@
-"""A small laboratory around the typed functions of cloudai.state, on a real Valkey, with a hand on its clock."""
+"""A small laboratory around cloudai.state, on a real Valkey, with a hand on its clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import hypothesis
 import pytest
 
 from cloudai.deployment import Deployment
@@ -15,12 +16,17 @@ from cloudai.state.fleet import NodeCapacity, Registration
 from cloudai.state.ledger import Claim, Finish, Placement, Proposal, Submission
 from cloudai.state.sweep import Swept
 
-#: Seconds; the settings that the laboratory runs with.
-TIMEOUT_S, LEASE_S, MARGIN_S = 10.0, 120.0, 10.0
+#: What the laboratory calls a second, in real ones: however slow the machine, a test takes no time in there.
+SECOND = 60.0
+#: The settings that the laboratory runs with, real seconds.
+TIMEOUT_S, LEASE_S, MARGIN_S = 10 * SECOND, 120 * SECOND, 10 * SECOND
 MAX_ATTEMPTS = 3
 
-#: Set-up only: makes every stored time older, which is what waiting would do. The scripts read the server's clock, and
-#: nobody can turn that; all that they compare it with is here.
+#: More and longer random interleavings (test_invariants.py), drawn anew each time.
+hypothesis.settings.register_profile("thorough", max_examples=1000, stateful_step_count=80)
+
+#: Set-up only: makes every stored time older, which is what waiting would do. The scripts read the server's
+#: clock, and nobody can turn that; all that they compare it with is here.
 _AGE = """
 local P, s = KEYS[1], tonumber(ARGV[1])
 local function hash(key, fields)
@@ -33,9 +39,8 @@ local function sorted(key)
   local list = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   for i = 1, #list, 2 do redis.call('ZADD', key, tonumber(list[i + 1]) - s, list[i]) end
 end
-for _, name in ipairs({'heartbeats', 'gone', 'delayed', 'expiring', 'unsettled', 'waiting', 'waiting:shapes'}) do
-  sorted(P .. name)
-end
+local sets = {'heartbeats', 'gone', 'delayed', 'expiring', 'unsettled', 'waiting', 'waiting:shapes'}
+for _, name in ipairs(sets) do sorted(P .. name) end
 hash(P .. 'sweep', {'at', 'judge_after'})
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if key:sub(1, #P) == P then
@@ -44,7 +49,8 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       hash(key, {'arrival', 'deadline', 'submitted', 'placed', 'claimed', 'since', 'finished', 'expires'})
     elseif name:sub(1, 5) == 'next:' then hash(key, {'eta', 'expires'})
     elseif name:sub(1, 14) == 'waiting:shape:' then sorted(key)
-    elseif name:sub(1, 5) == 'node:' and name:sub(-6) ~= ':tasks' then hash(key, {'heartbeat', 'registered', 'published'})
+    elseif name:sub(1, 5) == 'node:' and name:sub(-6) ~= ':tasks' then
+      hash(key, {'heartbeat', 'registered', 'published'})
     end
   end
 end
@@ -87,7 +93,7 @@ class Lab:
         gpu: int = 0,
         storage: int = 0,
         deadline: float | None = None,
-        sla_s: float = 10.0,
+        sla_s: float = 10 * SECOND,
         eta: float = 0.0,
         expires: float = 0.0,
         priority: int = 0,
@@ -99,20 +105,21 @@ class Lab:
         fallback: str = "",
         extra: tuple[tuple[str, str | int | float], ...] = (("tau", 5.0),),
     ) -> Submission:
-        """A submission with a nonce of its own; cpu in 1/1000 core, memory and storage in KiB, gpu in 1/1000 device."""
+        """A submission with its own nonce; 1/1000 core, KiB and 1/1000 device."""
         nonce = nonce or f"n{next(self._nonces)}"
         shape = shape or f"{cpu}/{memory}/{gpu}/{storage}"
         return Submission(
-            task_id=task_id, nonce=nonce, cpu_milli=cpu, memory_kib=memory, gpu_milli=gpu, storage_kib=storage,
-            shape=shape, task_type=task_type, sla_s=sla_s, deadline=deadline, eta=eta, expires=expires,
-            priority=priority, name="jobs.work", retries=retries, request=f'{{"shape":"{shape}"}}',
+            task_id=task_id, nonce=nonce, cpu_milli=cpu, memory_kib=memory, gpu_milli=gpu,
+            storage_kib=storage, shape=shape, task_type=task_type, sla_s=sla_s, deadline=deadline,
+            eta=eta, expires=expires, priority=priority, name="jobs.work", retries=retries,
+            request=f'{{"shape":"{shape}"}}',
             message=f'{{"id":"{task_id}","nonce":"{nonce}"}}', decision=decision, fallback=fallback,
             from_attempt=from_attempt, extra=extra,
         )  # fmt: skip
 
     def place(self, task_id: str, *nodes: str, **fields: object) -> Placement:
         """Submit with these candidates, best first."""
-        submission = self.submission(task_id, **fields)  # type: ignore[arg-type]
+        submission = self.submission(task_id, **fields)
         return self.ledger.place(submission, [(node, f"features of {node}") for node in nodes], 0)
 
     def place_waiting(self, task_id: str, *nodes: str) -> str:
@@ -138,22 +145,22 @@ class Lab:
         """Register a node."""
         return self.fleet.register(
             name, incarnation, NodeCapacity(cpu, memory, gpus, storage, slots), labels={"zone": "z"},
-            timeout_s=TIMEOUT_S, lease_s=LEASE_S, pressure=0.0, max_attempts=max_attempts, finished_ttl_s=3600,
-            shown={"host": "h"},
+            timeout_s=TIMEOUT_S, lease_s=LEASE_S, pressure=0.0, max_attempts=max_attempts,
+            finished_ttl_s=3600, shown={"host": "h"},
         )  # fmt: skip
 
     def beat(self, name: str, incarnation: str = "1") -> str:
         """One heartbeat; its status."""
-        return self.fleet.heartbeat(name, incarnation, pressure=0.1, usage={}, publish_after_s=3.0).status
+        return self.fleet.heartbeat(name, incarnation, pressure=0.1, usage={}, publish_after_s=SECOND).status
 
     def doorbell(self, node: str) -> str | None:
         """Take the next doorbell from the node's list, as its worker does."""
         item = self.client.rpop(node_queue(node))
-        return None if item is None else bytes(item).decode()  # type: ignore[arg-type]
+        return None if item is None else bytes(item).decode()
 
     def doorbells(self, node: str) -> list[str]:
         """Ids in the node's list, next one first."""
-        items: Sequence[bytes] = self.client.lrange(node_queue(node), 0, -1)  # type: ignore[assignment]
+        items: Sequence[bytes] = self.client.lrange(node_queue(node), 0, -1)
         return [item.decode() for item in reversed(items)]
 
     def take(self, node: str, incarnation: str = "1") -> Claim:
@@ -172,18 +179,24 @@ class Lab:
 
     def finish(self, claim: Claim, outcome: str = "succeeded", runtime_s: float | None = 1.0) -> Finish:
         """Report the end of an attempt."""
-        return self.ledger.finish(claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
+        return self.ledger.finish(
+            claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2
+        )
 
     # --- time
 
     def now(self) -> float:
         """The server's time, epoch seconds."""
-        seconds, micros = self.client.time()  # type: ignore[misc]
+        seconds, micros = self.client.time()
         return float(seconds) + micros / 1e6
 
     def let_pass(self, seconds: float) -> None:
-        """Make the state as old as if `seconds` had passed and nobody had done anything."""
-        self.client.eval(_AGE, 1, self.keys.prefix, str(seconds))
+        """Make the state as old as if so many laboratory seconds had passed and nobody had done anything."""
+        self.client.eval(_AGE, 1, self.keys.prefix, str(seconds * SECOND))
+
+    def at(self, seconds: float) -> float:
+        """The server's time so many laboratory seconds from now."""
+        return self.now() + seconds * SECOND
 
     def sweep_through(self, seconds: float, *alive: str) -> list[Swept]:
         """Let time pass in steps of 5 s with a sweep after each; the nodes in `alive` beat before it."""
@@ -199,7 +212,9 @@ class Lab:
 
     def new_events(self) -> list[Event]:
         """What the stream has got since the last call."""
-        found: list[tuple[bytes, dict[bytes, bytes]]] = self.client.xrange(self.keys.events, min=f"({self._read}")  # type: ignore[assignment]
+        found: list[tuple[bytes, dict[bytes, bytes]]] = self.client.xrange(
+            self.keys.events, min=f"({self._read}"
+        )
         events = []
         for entry_id, raw in found:
             self._read = entry_id.decode()
@@ -214,7 +229,13 @@ class Lab:
     def free(self, node: str) -> tuple[int, int, int, int, str]:
         """What is free on a node: cpu, memory, storage, slots, GPU shares."""
         entry = self.fleet.entry(node)
-        return int(entry["cpu"]), int(entry["memory"]), int(entry["storage"]), int(entry["slots"]), entry["gpu"]
+        return (
+            int(entry["cpu"]),
+            int(entry["memory"]),
+            int(entry["storage"]),
+            int(entry["slots"]),
+            entry["gpu"],
+        )
 
     def state(self, task_id: str) -> str:
         """State of a task."""
@@ -222,7 +243,7 @@ class Lab:
 
     def unsettled(self) -> set[str]:
         """Tasks that ended without a worker and wait for their result."""
-        return {task_id.decode() for task_id in self.client.zrange(self.keys.unsettled, 0, -1)}  # type: ignore[union-attr]
+        return {task_id.decode() for task_id in self.client.zrange(self.keys.unsettled, 0, -1)}
 
     def settle_all(self) -> None:
         """Settle what ended without a worker."""
@@ -230,19 +251,29 @@ class Lab:
             assert self.ledger.settled(task_id)
 
 
+def lab_settings(
+    redis_url: str,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    lease_s: float = LEASE_S,
+    margin_s: float = MARGIN_S,
+    max_attempts: int = MAX_ATTEMPTS,
+) -> Settings:
+    """Settings of a laboratory."""
+    settings = Settings()
+    node = {"heartbeat_timeout_s": timeout_s, "lease_s": lease_s, "lease_margin_s": margin_s}
+    return settings.model_copy(
+        update={
+            "redis": settings.redis.model_copy(update={"url": redis_url}),
+            "limits": settings.limits.model_copy(update={"max_attempts": max_attempts}),
+            "node": settings.node.model_copy(update=node),
+        }
+    )
+
+
 @pytest.fixture
 def lab(redis_url: str) -> Iterator[Lab]:
     """The laboratory over an empty Valkey."""
-    settings = Settings()
-    changed = settings.model_copy(
-        update={
-            "redis": settings.redis.model_copy(update={"url": redis_url}),
-            "limits": settings.limits.model_copy(update={"max_attempts": MAX_ATTEMPTS}),
-            "node": settings.node.model_copy(
-                update={"heartbeat_timeout_s": TIMEOUT_S, "lease_s": LEASE_S, "lease_margin_s": MARGIN_S}
-            ),
-        }
-    )
-    lab = Lab(changed)
+    lab = Lab(lab_settings(redis_url))
     yield lab
     lab.client.close()

@@ -18,13 +18,13 @@ FULL = (4000, 8192, 1000, 8, "")
 
 def test_a_claim_hands_over_the_message_and_what_is_reserved(lab: Lab) -> None:
     lab.join("node", gpus=2)
-    lab.place("t", "node", cpu=500, memory=256, gpu=2000, storage=7, deadline=lab.now() + 60)
+    lab.place("t", "node", cpu=500, memory=256, gpu=2000, storage=7, deadline=lab.at(60))
     lab.new_events()
     claim = lab.take("node")
     assert claim.message == b'{"id":"t","nonce":"n1"}'
     assert (claim.attempt, claim.devices) == (1, (0, 1))
     assert (claim.cpu_milli, claim.memory_kib, claim.gpu_milli, claim.storage_kib) == (500, 256, 2000, 7)
-    assert claim.deadline == pytest.approx(lab.now() + 60, abs=10)
+    assert claim.deadline == pytest.approx(lab.at(60), abs=600)
     assert claim.waiting_s >= 0
     assert lab.kinds() == ["claimed"]
     assert lab.ledger.is_current("t", 1)
@@ -52,7 +52,7 @@ def test_a_silent_node_claims_nothing_until_it_is_heard(lab: Lab) -> None:
     assert lab.doorbell("node") == "t"
     assert lab.ledger.claim("t", "node", "1") is None
     lab.beat("node")
-    assert lab.fleet.ring("node", 5.0) == ["t"]
+    assert lab.fleet.ring("node", 100.0) == ["t"]
     assert lab.take("node").task_id == "t"
 
 
@@ -61,11 +61,11 @@ def test_a_lost_doorbell_rings_again_once(lab: Lab) -> None:
     lab.place("t", "node")
     lab.place("heard", "node")
     assert lab.doorbell("node") == "t"
-    assert lab.fleet.ring("node", 5.0) == []
+    assert lab.fleet.ring("node", 100.0) == []
     lab.let_pass(6)
     lab.beat("node")
-    assert lab.fleet.ring("node", 5.0) == ["t"]
-    assert lab.fleet.ring("node", 5.0) == []
+    assert lab.fleet.ring("node", 100.0) == ["t"]
+    assert lab.fleet.ring("node", 100.0) == []
     assert sorted(lab.doorbells("node")) == ["heard", "t"]
 
 
@@ -111,7 +111,7 @@ def test_a_finish_counts_once_whoever_reports_however_often(lab: Lab) -> None:
 
 def test_a_success_after_its_deadline_is_no_sla_success(lab: Lab) -> None:
     lab.join("node")
-    claim = lab.run("t", "node", deadline=lab.now() + 5)
+    claim = lab.run("t", "node", deadline=lab.at(5))
     lab.let_pass(6)
     lab.finish(claim)
     assert lab.ledger.entry("t")["sla_success"] == "0"
@@ -191,13 +191,16 @@ def test_a_requeued_task_waits_again(lab: Lab) -> None:
     claim = lab.run("t", "node")
     lab.new_events()
     assert lab.finish(claim, "requeued", None).status == "waiting"
-    assert [(e.kind, e.fields.get("final")) for e in lab.new_events()] == [("finished", "0"), ("waiting", None)]
+    assert [(e.kind, e.fields.get("final")) for e in lab.new_events()] == [
+        ("finished", "0"),
+        ("waiting", None),
+    ]
     assert lab.place_waiting("t", "node") == "node"
 
 
 def test_an_expiry_holds_again_for_a_task_that_was_given_back(lab: Lab) -> None:
     lab.join("node")
-    claim = lab.run("t", "node", expires=lab.now() + 100)
+    claim = lab.run("t", "node", expires=lab.at(100))
     lab.sweep_through(50, "node")
     lab.ledger.unclaim("t", claim.attempt)
     lab.sweep_through(60, "node")
@@ -207,7 +210,7 @@ def test_an_expiry_holds_again_for_a_task_that_was_given_back(lab: Lab) -> None:
 
 def test_a_retry_published_while_the_body_runs_waits_when_it_ends(lab: Lab) -> None:
     lab.join("node")
-    claim = lab.run("t", "node", deadline=lab.now() + 60)
+    claim = lab.run("t", "node", deadline=lab.at(60))
     deadline = lab.ledger.entry("t")["deadline"]
     lab.new_events()
     retry = lab.submission("t", retries=1, from_attempt=1)
@@ -227,7 +230,7 @@ def test_a_retry_published_while_the_body_runs_waits_when_it_ends(lab: Lab) -> N
 def test_a_retry_with_a_countdown_waits_for_it(lab: Lab) -> None:
     lab.join("node")
     claim = lab.run("t", "node")
-    lab.place("t", retries=1, eta=lab.now() + 30, expires=lab.now() + 40, from_attempt=1)
+    lab.place("t", retries=1, eta=lab.at(30), expires=lab.at(40), from_attempt=1)
     lab.finish(claim, "retried", None)
     assert lab.ledger.totals()["delayed"] == 1
     lab.sweep_through(35, "node")
@@ -282,12 +285,16 @@ def test_a_superseded_attempt_cannot_publish_a_retry(lab: Lab) -> None:
 def test_cancelling_a_task_that_has_not_started_ends_it_at_once(lab: Lab, where: str) -> None:
     lab.join("node")
     nodes = ("node",) if where == "placed" else ()
-    lab.place("t", *nodes, eta=lab.now() + 50 if where == "delayed" else 0.0, expires=lab.now() + 500)
+    lab.place("t", *nodes, eta=lab.at(50) if where == "delayed" else 0.0, expires=lab.at(500))
     lab.new_events()
     assert lab.ledger.cancel("t", "not needed") == ("cancelled", "node" if where == "placed" else "")
     assert lab.ledger.cancel("t") == ("cancelled", "node" if where == "placed" else "")
     (event,) = lab.new_events()
-    assert (event.kind, event.fields["outcome"], event.fields["reason"]) == ("finished", "cancelled", "not needed")
+    assert (event.kind, event.fields["outcome"], event.fields["reason"]) == (
+        "finished",
+        "cancelled",
+        "not needed",
+    )
     assert lab.free("node") == FULL
     assert lab.doorbells("node") == []
     assert lab.ledger.claim("t", "node", "1") is None
@@ -350,8 +357,15 @@ def test_cancelling_what_is_unknown_or_over_changes_nothing(lab: Lab) -> None:
 def test_numbers_are_exact_after_thousands_of_operations(lab: Lab) -> None:
     """Amounts that would drift as floats; 10^12 KiB is the largest that a request may ask for."""
     lab.join("node", cpu=10**9, memory=10**12, gpus=2, storage=10**12, slots=10_000)
-    needs = [(333, 10**9 + 7, 333, 10**10 + 1), (1, 1, 2000, 0), (700, 3, 1, 5), (999_999, 10**11, 0, 10**11 + 3)]
+    needs = [
+        (333, 10**9 + 7, 333, 10**10 + 1),
+        (1, 1, 2000, 0),
+        (700, 3, 1, 5),
+        (999_999, 10**11, 0, 10**11 + 3),
+    ]
     for i in range(1500):
+        if i % 100 == 0:
+            lab.beat("node")
         cpu, memory, gpu, storage = needs[i % 4]
         claim = lab.run(f"t{i}", "node", cpu=cpu, memory=memory, gpu=gpu, storage=storage)
         if i % 7 == 0:
