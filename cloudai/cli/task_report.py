@@ -63,6 +63,8 @@ def task_report(deployment: Deployment, task_id: str) -> dict[str, Any]:
     now = deployment.view.now()
     report = {"task_id": task_id, "now": round(now, 3), **_entry_fields(entry)}
     report["decision"] = _decision(deployment, task_id)
+    if report["predicted"] is None:
+        report["predicted"] = _predicted(report["decision"], report["node"])
     report["history"], report["history_complete"] = _history(deployment, task_id, entry)
     report["waits_because"] = _why_it_waits(deployment, task_id, entry) if entry["state"] == WAITING else None
     return report
@@ -88,6 +90,12 @@ def _request(entry: Mapping[str, str]) -> TaskRequest:
 def _decision(deployment: Deployment, task_id: str) -> dict[str, Any] | None:
     text = deployment.ledger.decision(task_id)
     return None if text is None else read_record(text)
+
+
+def _predicted(decision: Mapping[str, Any] | None, node: str) -> float | None:
+    """Predicted runtime on the node, of a task that was placed after it had waited, s."""
+    candidates = decision["candidates"] if decision is not None else []
+    return next((candidate["predicted_s"] for candidate in candidates if candidate["node"] == node), None)
 
 
 def _history(
