@@ -58,7 +58,8 @@ def submit_many(
     """Submit one task with many arguments; returns the results in the order of the calls.
 
     Every call is checked before the first is sent: InvalidRequest and Unplaceable leave nothing written. ClusterFull
-    says how many were accepted, its `accepted` are their ids. Celery's publish signals and task-sent events are not sent.
+    says how many were accepted, its `accepted` are their ids. Celery's publish signals and task-sent events are not
+    sent.
     """
     calls = list(calls)
     refused = sorted(set(options) - ALLOWED)
@@ -297,7 +298,9 @@ class _Submitter:
             yield ("EVALSHA", deployment.scripts.place.sha, 1, deployment.keys.prefix, *args)
 
     def _again(self, sent: _Sent) -> None:
-        """Nobody knows what Redis took of a chunk: send it again, one by one. A nonce makes the second time harmless."""
+        """Nobody knows what Redis took of a chunk: send it again, one by one. A nonce makes the second time
+        harmless.
+        """
         sent.connection.disconnect()
         self._deployment.client.connection_pool.release(sent.connection)
         sent.connection = None

@@ -47,6 +47,7 @@ class Deployment:
 
     @cached_property
     def ledger(self) -> Ledger:
+        """The tasks."""
         limits = self.settings.limits
         return Ledger(
             self.client,
@@ -59,18 +60,22 @@ class Deployment:
 
     @cached_property
     def fleet(self) -> Fleet:
+        """The nodes."""
         return Fleet(self.client, self.keys, self.scripts)
 
     @cached_property
     def tau(self) -> TauTable:
+        """The learned runtimes."""
         return TauTable(self.client, self.keys, self.scripts)
 
     @cached_property
     def parameters(self) -> ParameterStore:
+        """The parameters in force."""
         return ParameterStore(self.client, self.keys, self.scripts)
 
     @cached_property
     def sweep(self) -> Sweep:
+        """What only time brings about."""
         node = self.settings.node
         return Sweep(
             self.client,
@@ -84,16 +89,19 @@ class Deployment:
 
     @cached_property
     def view(self) -> FleetView:
+        """What this process knows of the fleet."""
         return FleetView(
             self.fleet, params_reload_interval_s=self.settings.scheduling.params_reload_interval_s
         )
 
     @cached_property
     def placing(self) -> Placing:
+        """Who decides where tasks go."""
         return Placing(self.view, self.ledger, self.settings)
 
     @cached_property
     def dispatcher(self) -> Dispatcher:
+        """Who places waiting tasks."""
         return Dispatcher(
             self.placing,
             self.view,
@@ -115,8 +123,8 @@ class Deployment:
             view.apply(placement.changes)
         if placement.status == "full":
             raise ClusterFull(
-                f"{self.settings.limits.max_in_flight} tasks are unfinished (limits.max_in_flight): submit again when some "
-                "have ended"
+                f"{self.settings.limits.max_in_flight} tasks are unfinished (limits.max_in_flight): "
+                "submit again when some have ended"
             )
         if placement.status == "busy":
             raise DuplicateTask(

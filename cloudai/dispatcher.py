@@ -134,7 +134,9 @@ class Dispatcher:
                 return
 
     def _node_to_hold(self, request: TaskRequest) -> str | None:
-        """The node that will be free for it soonest: of those that could hold it, the one with the most free of its CPU."""
+        """The node that will be free for it soonest: of those that could hold it, the one with the most free of its
+        CPU.
+        """
         snapshot = self._view.snapshot
         able = could_ever_hold(request, snapshot)
         best: tuple[float, str] | None = None

@@ -11,6 +11,8 @@
     ├── ConfigurationError      a setting is wrong
     ├── CannotDecide            a scheduler gives the decision to the fallback
     └── ContainerError ...      how a container job can fail: see cloudai.containers.errors
+
+Those of scheduling and containers are defined there, so that these stay free of everything else.
 """
 
 from __future__ import annotations

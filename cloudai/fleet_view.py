@@ -91,7 +91,9 @@ class FleetView:
         self.parameters = parameters
 
     def apply(self, changes: str) -> int:
-        """Take changed rows into the snapshot, nodes that are new to it are looked up; returns how many rows there were."""
+        """Take changed rows into the snapshot, nodes that are new to it are looked up; returns how many rows there
+        were.
+        """
         rows = read_changes(changes)
         if not rows:
             return 0

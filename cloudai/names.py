@@ -52,6 +52,7 @@ class Keys:
 
     @property
     def prefix(self) -> str:
+        """What every key begins with, hash tag included."""
         return "{" + self.namespace + "}:"
 
     def task(self, task_id: str) -> str:

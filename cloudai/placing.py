@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 def _say(decision: Decision, rate: float) -> None:
     """Tell the operator that the share of fallbacks has crossed a bound (spec section 5)."""
-    share = f"{rate:.0%} of the latest decisions, lately {decision.fallback_reason or 'none'} {decision.fallback_detail}"
+    cause = f"{decision.fallback_reason or 'none'} {decision.fallback_detail}".strip()
+    share = f"{rate:.0%} of the latest decisions, lately {cause}"
     if decision.guard_event is GuardState.ALERT:
         logger.warning("fallback-alert: Round-Robin had to decide %s. See `cloudai explain` of such a task", share)
     elif decision.guard_event is GuardState.TAKEN_OVER:

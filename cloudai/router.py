@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kombu import Queue
+from kombu.entity import Queue
 
 from cloudai.names import HEADER, PLACE_QUEUE
 from cloudai.submission import RequestHeader
@@ -29,6 +29,7 @@ class RTSRouter:
     def __call__(
         self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], task: Any = None, **extra: Any
     ) -> dict[str, Any] | None:
+        """The route of a submission with a request; None leaves it to the next router."""
         header = (options.get("headers") or {}).get(HEADER)
         if not isinstance(header, RequestHeader):
             return None

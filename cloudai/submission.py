@@ -53,7 +53,8 @@ def read_header(header: Any) -> tuple[TaskRequest, float | None]:
     version = header.get("v", SCHEMA_VERSION)
     if version not in READABLE_VERSIONS:
         raise InvalidRequest(
-            f"{HEADER}.v", version, f"one of {sorted(READABLE_VERSIONS)}: producer and node are too far apart in version"
+            f"{HEADER}.v", version,
+            f"one of {sorted(READABLE_VERSIONS)}: producer and node are too far apart in version",
         )
     deadline = header.get("deadline")
     if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float))):
@@ -142,7 +143,8 @@ def _check_size(body: str, limit: int) -> None:
         size = len(json.dumps([args, kwargs], ensure_ascii=False).encode())
     if size > limit:
         raise InvalidRequest(
-            "arguments", f"{size} bytes", f"at most {limit} bytes (limits.max_arguments_kib); pass large data by reference"
+            "arguments", f"{size} bytes",
+            f"at most {limit} bytes (limits.max_arguments_kib); pass large data by reference",
         )
 
 

@@ -22,7 +22,7 @@ class CloudAIError(Exception):
     """Root of every error that CloudAI raises."""
 
 
-class InvalidRequest(CloudAIError, ValueError):  # noqa: N818 - reads as what happened
+class InvalidRequest(CloudAIError, ValueError):
     """A value is not allowed: correct the named field and submit again. Nothing was written anywhere."""
 
     def __init__(self, field: str, given: object, allowed: str) -> None:
@@ -35,7 +35,7 @@ class InvalidRequest(CloudAIError, ValueError):  # noqa: N818 - reads as what ha
         return f"{self.field}: {self.given!r} was given; allowed: {self.allowed}"
 
 
-class InvalidParameters(CloudAIError, ValueError):  # noqa: N818
+class InvalidParameters(CloudAIError, ValueError):
     """A parameter set is refused as a whole: mend each reason; the parameters in force stay."""
 
     def __init__(self, reasons: Iterable[str]) -> None:
@@ -46,7 +46,7 @@ class InvalidParameters(CloudAIError, ValueError):  # noqa: N818
         return "parameters refused: " + "; ".join(self.reasons)
 
 
-class Unplaceable(CloudAIError):  # noqa: N818
+class Unplaceable(CloudAIError):
     """A task asks for more than any node could ever hold: ask for less, add a node, or let it wait."""
 
     def __init__(self, why: str) -> None:
@@ -57,7 +57,7 @@ class Unplaceable(CloudAIError):  # noqa: N818
         return f"{self.why}; ask for less, add a node, or submit with unplaceable='wait'"
 
 
-class CannotDecide(CloudAIError):  # noqa: N818
+class CannotDecide(CloudAIError):
     """A scheduler cannot rank the feasible nodes; Round-Robin decides and the reason is counted."""
 
     def __init__(self, reason: str) -> None:

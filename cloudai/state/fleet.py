@@ -1,7 +1,8 @@
 """The fleet in Redis: who is there, what each node can hold, what is free, and what its telemetry says.
 
 Fields of a node (hash `node:<name>`): incarnation, state (up, draining, stale, lost, down), heartbeat and registered
-(epoch seconds of the server), timeout and lease (seconds), held_for, drain (1: it shall drain, also when it was silent),
+(epoch seconds of the server), timeout and lease (seconds), held_for, drain (1: it shall drain, also when it was
+silent),
 labels (JSON), pressure, usage (JSON), the capacities (`*_capacity`) and what is free: cpu (1/1000 core), memory and
 storage (KiB), slots, gpu (free share of each device in thousandths, comma separated), and what is shown of it (pool,
 runner, version, host).
@@ -106,7 +107,8 @@ class Fleet:
     ) -> Registration:
         """Join the fleet as a new incarnation. Refused while another live incarnation holds the name.
 
-        Live: a heartbeat within the timeout that it registered with. What the last incarnation held is placed here again,
+        Live: a heartbeat within the timeout that it registered with. What the last incarnation held is placed here
+        again,
         with the next attempt, where it still fits, running tasks first; else it waits. A running task whose retry was
         published waits with that; one that was cancelled, or was lost `max_attempts` times, ends unsettled.
         """
@@ -135,7 +137,8 @@ class Fleet:
     def drain(self, name: str) -> str:
         """Let the node finish what runs and take nothing new; returns its state, or `unknown`.
 
-        What was placed on it and not claimed waits again. The wish holds until undrain or the next registration, through
+        What was placed on it and not claimed waits again. The wish holds until undrain or the next registration,
+        through
         a silence too.
         """
         return self._set_state(name, DRAINING, "")

@@ -1,13 +1,15 @@
-"""The ledger: the truth about every task, in Redis. The broker's lists are doorbells.
+r"""The ledger: the truth about every task, in Redis. The broker's lists are doorbells.
 
-    submitted --place--> placed --claim--> running --finish--> succeeded | failed | cancelled | timed_out | expired | lost
-        \\                  ^  \\               \\
-         \\--park--> waiting    \\--node lost----\\--> waiting again, attempt + 1
+    submitted --place--> placed --claim--> running --finish--> succeeded | failed | cancelled | timed_out
+        \                  ^  \               \                 | expired | lost
+         \--park--> waiting    \--node lost----\--> waiting again, attempt + 1
 
-Fields of an entry (hash `task:<id>`): state, node, attempt (fencing token, one for each placement), devices (GPU indices),
-cpu / memory / gpu / storage (1/1000 core, KiB, 1/1000 device, KiB), type, shape, request (JSON), name, arrival, deadline,
-submitted, placed, claimed, since, finished, expires (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold,
-features, tau, predicted, parameters, family, user, reason, sla_success, runtime.
+Fields of an entry (hash `task:<id>`):
+
+state, node, attempt (fencing token, one for each placement), devices (GPU indices), name, type, shape, request (JSON),
+cpu, memory, gpu, storage (1/1000 core, KiB, 1/1000 device, KiB), arrival, deadline, submitted, placed, claimed, since,
+finished, expires (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold, features, tau,
+predicted, parameters, family, user, reason, sla_success, runtime.
 """
 
 from __future__ import annotations
@@ -195,7 +197,8 @@ class Ledger:
     ) -> Placement:
         """Reserve the first candidate that still fits and ring its node, or let the task wait.
 
-        Idempotent on the nonce. A task that is running keeps the message, and what it asks for, as its next one; deadline
+        Idempotent on the nonce. A task that is running keeps the message, and what it asks for, as its next one;
+        deadline
         and arrival stay. An id that has ended and is settled may be used again; its attempts are counted on.
 
         Nothing is written for the statuses duplicate; busy (the id is unfinished, or not settled yet); revoked; stale
@@ -288,7 +291,8 @@ class Ledger:
         started: float = 0.0,
         usage: Mapping[str, str | float | int] | None = None,
     ) -> Finish:
-        """End an attempt: release its reservation, learn tau (spec section 2), set sla_success (section 3), append its event.
+        """End an attempt: release its reservation, learn tau (spec section 2), set sla_success (section 3), append
+        its event.
 
         `outcome` is a final state, or `retried` (a next message must exist) or `requeued`. Any attempt but the one
         that runs changes nothing and is answered `stale`. `runtime_s` in seconds, None: nothing to learn from; one that

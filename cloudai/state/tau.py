@@ -8,8 +8,8 @@ from typing import Any
 from redis import Redis
 
 from cloudai.names import Keys
-from cloudai.scheduling.task_types import INITIAL_TAU, validate_task_type
 from cloudai.scheduling.errors import InvalidRequest
+from cloudai.scheduling.task_types import INITIAL_TAU, validate_task_type
 from cloudai.state.scripts import Scripts
 
 #: Bounds of tau, seconds (spec section 2).
