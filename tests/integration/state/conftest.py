@@ -179,9 +179,7 @@ class Lab:
 
     def finish(self, claim: Claim, outcome: str = "succeeded", runtime_s: float | None = 1.0) -> Finish:
         """Report the end of an attempt."""
-        return self.ledger.finish(
-            claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2
-        )
+        return self.ledger.finish(claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
 
     # --- time
 
@@ -212,9 +210,7 @@ class Lab:
 
     def new_events(self) -> list[Event]:
         """What the stream has got since the last call."""
-        found: list[tuple[bytes, dict[bytes, bytes]]] = self.client.xrange(
-            self.keys.events, min=f"({self._read}"
-        )
+        found: list[tuple[bytes, dict[bytes, bytes]]] = self.client.xrange(self.keys.events, min=f"({self._read}")
         events = []
         for entry_id, raw in found:
             self._read = entry_id.decode()

@@ -102,11 +102,7 @@ class Model:
         return len(self.in_state("waiting", "delayed", "placed", "running"))
 
     def expiring(self) -> set[str]:
-        return {
-            i
-            for i in self.in_state("waiting", "delayed", "placed")
-            if self.tasks[i].message.expires is not None
-        }
+        return {i for i in self.in_state("waiting", "delayed", "placed") if self.tasks[i].message.expires is not None}
 
     def gpu_free(self, name: str) -> list[int]:
         shares = [1000] * self.nodes[name].gpus
@@ -398,8 +394,6 @@ class Model:
             node.state, node.watched = "lost", False
             self.events["lost"] += 1
         self._leave_to_others(name)
-        for task_id in (
-            [i for i, t in self.tasks.items() if t.node == name and t.state == "running"] if lost else []
-        ):
+        for task_id in [i for i, t in self.tasks.items() if t.node == name and t.state == "running"] if lost else []:
             if self.lose(task_id):
                 self.park(task_id)

@@ -138,9 +138,7 @@ def test_telemetry_that_says_nothing_new_is_not_published(lab: Lab) -> None:
     lab.join("node")
 
     def version_after(pressure: float) -> int:
-        beat = lab.fleet.heartbeat(
-            "node", "1", pressure=pressure, usage={"cpu_use": 0.5}, publish_after_s=60.0
-        )
+        beat = lab.fleet.heartbeat("node", "1", pressure=pressure, usage={"cpu_use": 0.5}, publish_after_s=60.0)
         assert (beat.status, beat.state) == ("ok", "up")
         return int(read_changes(lab.fleet.refresh(0, 10, 0).changes)[0][1])
 

@@ -133,9 +133,7 @@ def test_an_id_whose_end_is_not_settled_is_busy(lab: Lab) -> None:
 
 def test_past_the_high_water_mark_nothing_is_written_and_running_work_finishes(lab: Lab) -> None:
     lab.join("node")
-    small = Ledger(
-        lab.client, lab.keys, lab.deployment.scripts, max_live=2, finished_ttl_s=60, decision_ttl_s=60
-    )
+    small = Ledger(lab.client, lab.keys, lab.deployment.scripts, max_live=2, finished_ttl_s=60, decision_ttl_s=60)
     running = lab.run("t1", "node")
     lab.place("t2", "node")
     lab.new_events()
