@@ -180,12 +180,15 @@ class _ChannelMixin:
             self._flush_brpop_reauth()  # type: ignore[attr-defined]
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
-        # Remote control and gossip: a frame of the wrong shape would end the worker.
-        reason = _not_a_message(message, self)
-        if reason:
-            self._bury(exchange, json.dumps(message).encode(), reason)
-            return True
-        return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
+        # Remote control and gossip: what a worker cannot read would end it, or deafen it for a while.
+        reason = _not_a_message(message, self) or _not_a_broadcast(message, self)
+        if not reason:
+            try:
+                return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                reason = f"it cannot be handled: {error!r}"
+        self._bury(exchange, json.dumps(message).encode(), reason)
+        return True
 
     def _take(self, queue: str, frame: bytes) -> None:
         """Handle one entry of a list; whatever it holds, the worker lives."""
@@ -297,6 +300,16 @@ class _ChannelMixin:
         if hooks.given_back(task_id, attempt):
             deployment.ledger.unclaim(task_id, attempt)
             hooks.unclaimed(task_id, attempt)
+
+
+def _not_a_broadcast(payload: Any, channel: Any) -> str:
+    """Why the body of a broadcast is not what Celery sends, objects or lists of them (events); "" when it is."""
+    try:
+        body = channel.Message(payload, channel=channel).decode()
+    except Exception as error:
+        return f"its body cannot be decoded: {error!r}"
+    several = body if isinstance(body, list) and body else [body]
+    return "" if all(isinstance(one, dict) for one in several) else "its body is not an object"
 
 
 def _not_a_message(payload: Any, channel: Any) -> str:

@@ -48,8 +48,12 @@ class _Report:
 class Clerk:
     """Takes reports from any thread; works in its own."""
 
-    def __init__(self, deployment: Deployment, reported: Callable[[str, int], None] = lambda task_id, attempt: None) -> None:
+    def __init__(
+        self, deployment: Deployment, *, first: Callable[[], None], reported: Callable[[str, int], None]
+    ) -> None:
         self._deployment = deployment
+        #: Called before each piece of work; may raise RedisError.
+        self._first = first
         #: Called with task id and attempt once the ledger knows of an end.
         self._reported = reported
         self._reports: deque[_Report] = deque()
@@ -130,6 +134,7 @@ class Clerk:
     def _tried(self) -> bool:
         """Do one piece of work. False: Redis did not take it; it is kept."""
         try:
+            self._first()
             if self._reports:
                 self._report_next()
             else:

@@ -70,7 +70,7 @@ class Node:
         # Made before the pool forks its children.
         self.hearing = Hearing(self.settings.heartbeat_timeout_s)
         self.holding = Holding(app, self.deployment, name, self.incarnation, self.hearing)
-        self.clerk = Clerk(self.deployment, self.holding.drop)
+        self.clerk = Clerk(self.deployment, first=self._drain_if_leaving, reported=self.holding.drop)
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
         self.capacity: Capacity | None = None
         self._telemetry = Telemetry()
@@ -168,7 +168,7 @@ class Node:
             time.sleep(min(1.0, self.settings.heartbeat_interval_s))
 
     def shutting_down(self) -> None:
-        """A signal has announced the shutdown; the heart will drain the node. Safe in a signal handler."""
+        """A signal has announced the shutdown: heart and clerk will drain the node. Safe in a signal handler."""
         self._leaving = True
 
     def stop_taking(self) -> None:
@@ -177,13 +177,15 @@ class Node:
             return
         self._leaving = True
         try:
-            self._drain()
+            self._drain_if_leaving()
         except RedisError as error:
             logger.warning("drain-failed node=%s: the heart tries again (%s)", self.name, error)
 
-    def _drain(self) -> None:
-        self.deployment.fleet.drain(self.name)
-        self._drained = True
+    def _drain_if_leaving(self) -> None:
+        # Before any report too: what a cold shutdown gives back must not come here again.
+        if self._leaving and not self._drained:
+            self.deployment.fleet.drain(self.name)
+            self._drained = True
 
     def leave(self, *, warm: bool) -> None:
         """The pool has finished: report what is outstanding and sign off."""
@@ -216,8 +218,7 @@ class Node:
                 if now >= due:
                     due = now + interval
                     self._heartbeat()
-                if self._leaving and not self._drained:
-                    self._drain()
+                self._drain_if_leaving()
                 self._sweep()
                 if now - rung >= RING_AFTER_S:
                     rung = now

@@ -39,6 +39,20 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
 class NodeConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer; a body that does not decode, or an unknown task, ends the attempt instead of leaking it."""
 
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's; a body of a shape that its strategies do not expect ends the attempt, not the worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                if message.acknowledged:
+                    raise
+                self.on_invalid_task(None, message, error)
+
+        return on_task_received
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """As Celery's; the attempt ends."""
         super().on_decode_error(message, exc)

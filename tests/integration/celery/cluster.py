@@ -39,6 +39,11 @@ def until(condition: Callable[[], T], what: str = "", timeout_s: float = 30.0) -
         time.sleep(0.02)
 
 
+def lines(path: Path) -> list[str]:
+    """What a witness has seen."""
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
 class WorkerProcess:
     """A Celery worker as a process of its own."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from celery.exceptions import TaskRevokedError, WorkerLostError
 
-from .cluster import Cluster, until
+from .cluster import Cluster, lines, until
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +21,6 @@ def cluster(bare_cluster: Cluster) -> Cluster:
 def _quiet(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.quiet()
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_success(cluster: Cluster) -> None:

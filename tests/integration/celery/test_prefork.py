@@ -1,0 +1,95 @@
+"""The ways out of a request that only pool processes have: time limits, termination, a lost process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+
+from .cluster import Cluster, lines, until
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    bare_cluster.start("forks", "-P", "prefork", "-c", "2", cpu=2)
+    return bare_cluster
+
+
+@pytest.fixture(autouse=True)
+def _quiet(cluster: Cluster) -> Iterator[None]:
+    yield
+    cluster.quiet()
+
+
+def test_success(cluster: Cluster) -> None:
+    assert cluster["add"].delay(1, 2).get(timeout=20) == 3
+
+
+def test_a_lost_pool_process_fails_the_task(cluster: Cluster) -> None:
+    result = cluster["die"].delay()
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=20)
+    cluster.until_state(result.id, "failed")
+
+
+def test_a_lost_pool_process_may_be_a_reason_to_run_again(cluster: Cluster, witness: Path) -> None:
+    result = cluster["die_again"].delay(str(witness))
+    assert result.get(timeout=20) == "lived"
+    assert cluster.until_state(result.id, "succeeded")["attempt"] == "2"
+
+
+def test_hard_time_limit(cluster: Cluster, witness: Path) -> None:
+    result = cluster["slow"].apply_async((str(witness),), time_limit=0.5)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=20)
+    cluster.until_state(result.id, "timed_out")
+
+
+def test_soft_time_limit(cluster: Cluster, witness: Path) -> None:
+    result = cluster["slow"].apply_async((str(witness),), soft_time_limit=0.5)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(timeout=20)
+    cluster.until_state(result.id, "timed_out")
+
+
+def test_revoke_with_terminate_stops_it(cluster: Cluster, witness: Path) -> None:
+    result = cluster["slow"].delay(str(witness))
+    until(lambda: lines(witness))
+    result.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=20)
+    cluster.until_state(result.id, "cancelled")
+
+
+def test_retry_in_a_child_process(cluster: Cluster) -> None:
+    assert cluster["retry"].delay(2, 0).get(timeout=20)["attempt"] == 3
+
+
+def test_replace_in_a_child_process(cluster: Cluster) -> None:
+    assert cluster["replaced"].delay(4).get(timeout=20) == 5
+
+
+def test_a_container_job_is_told_that_this_node_cannot(cluster: Cluster) -> None:
+    run_container = cluster.app.tasks["cloudai.run_container"]
+    result = run_container.apply_async(kwargs={"image": "busybox", "command": ["true"]})
+    with pytest.raises(Exception, match="prefork"):
+        result.get(timeout=20)
+
+
+def test_sigquit_gives_the_running_task_back(cluster: Cluster, witness: Path, gate: Path) -> None:
+    cluster.start("forks2", "-P", "prefork", "-c", "1", cpu=1)
+    doomed = cluster.start("doomed", "-P", "prefork", "-c", "1", cpu=1, labels={"doomed": "yes"})
+    result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="doomed@t")
+    until(lambda: lines(witness))
+    doomed.signal(3)
+    doomed.ended()
+    entry = cluster.until_state(result.id, "waiting")
+    assert entry["node"] == ""
+    again = cluster.start("doomed", "-P", "prefork", "-c", "1", cpu=1)
+    until(lambda: len(lines(witness)) == 2)
+    gate.touch()
+    assert result.get(timeout=20) == "doomed@t"
+    assert lines(witness) == ["doomed@t 1", "doomed@t 2"]
+    again.stop()
