@@ -28,6 +28,8 @@ FEWEST_JOBS = 24
 
 #: The second wave arrives at this share of the rate at which the first one was worked off.
 _STEADY_SHARE = 0.8
+#: The second wave has arrived after so long even where the first one was slow, seconds.
+_STEADY_AT_MOST_S = 60.0
 #: Time between two looks at the event stream, seconds.
 _LOOK_EVERY_S = 0.1
 
@@ -55,7 +57,7 @@ class DemoOptions:
     #: Of the order and the contents of the jobs.
     seed: int = 1
     #: Seconds from the first submission after which what has not ended counts as lost.
-    give_up_after_s: float = 150.0
+    give_up_after_s: float = 160.0
 
 
 def run_demo(options: DemoOptions, show: Show) -> DemoReport:
@@ -129,7 +131,8 @@ class _Run:
         try:
             self._show.wave("Wave 1, all at once", len(burst))
             self._work_off(burst, every_s=0.0)
-            every_s = (time.monotonic() - began) / len(burst) / _STEADY_SHARE
+            worked_off_in_s = time.monotonic() - began
+            every_s = min(worked_off_in_s / len(burst) / _STEADY_SHARE, _STEADY_AT_MOST_S / len(steady))
             self._show.wave(f"Wave 2, one every {every_s:.2f} s", len(steady))
             self._work_off(steady, every_s=every_s)
             duration_s = time.monotonic() - began
@@ -159,9 +162,7 @@ class _Run:
             if not left and counts.ended >= len(self._submitted):
                 return
             if time.monotonic() >= self._give_up_at:
-                self._show.say(
-                    f"Given up after {self._options.give_up_after_s:.0f} s, {len(left)} jobs not submitted."
-                )
+                self._show.say(f"Given up after {self._options.give_up_after_s:.0f} s, {len(left)} jobs not submitted.")
                 return
             ended = self._cluster.ended()
             if ended:
