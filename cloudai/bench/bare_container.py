@@ -14,9 +14,9 @@ _client = docker.APIClient(timeout=60)
 def run(image: str, command: list[str]) -> float:
     """Seconds of create, start, wait, logs and remove."""
     started = time.perf_counter()
-    container = _client.create_container(
-        image, command, host_config=_client.create_host_config(network_mode="none")
-    )["Id"]
+    container = _client.create_container(image, command, host_config=_client.create_host_config(network_mode="none"))[
+        "Id"
+    ]
     _client.start(container)
     _client.wait(container)
     _client.logs(container)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cloudai.bench import containers, memory, placement, scoring, small_tasks, submission
+from cloudai.bench import bulk, containers, memory, placement, scoring, small_tasks, submission
 from cloudai.bench.figures import Promise
 
 
@@ -24,6 +24,13 @@ PROMISES: tuple[Promise, ...] = (
     Promise("placement-1000-nodes-p99-ms", 1.0, "lower", partial(placement.p99_milliseconds, nodes=1000)),
     _submission(1000, 0.8),
     _submission(10_000, 0.7),
+    Promise(
+        "bulk-submission-multiple",
+        4.0,
+        "higher",
+        bulk.times_group_rate,
+        partial(submission.profile, nodes=1000, bulk=True),
+    ),
     Promise("small-tasks-share", 1.0, "higher", small_tasks.share_of_plain_throughput),
     Promise("container-time-ratio", 1.10, "lower", containers.time_ratio),
     Promise("redis-per-task-bytes", 1500, "lower", memory.bytes_per_task),

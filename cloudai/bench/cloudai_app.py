@@ -19,6 +19,11 @@ def trivial(total: int) -> None:
     trivial_task.body(total, app.settings.redis.url)
 
 
+def submit_bulk(count: int) -> list[str]:
+    """Submit many at once, as CloudAI does it; returns their ids."""
+    return [result.id for result in trivial.apply_many(((count,), {}) for _ in range(count))]
+
+
 def forget(ids: Sequence[str]) -> None:
     """Take back what was submitted, so that no node fills up."""
     ledger = app.deployment.ledger

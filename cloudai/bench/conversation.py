@@ -33,9 +33,7 @@ class BenchError(CloudAIError):
 class Child:
     """A Python process that runs `serve` in its module. Ends with the `with` block, or with this process."""
 
-    def __init__(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log_path: Path
-    ) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log_path: Path) -> None:
         self._module = module
         self._log_path = log_path
         with log_path.open("ab") as log:

@@ -41,15 +41,11 @@ class Lab:
 
     def child(self, module: str, *arguments: str, environment: Mapping[str, str]) -> Child:
         """A process that serves questions (conversation.py)."""
-        return Child(
-            module, arguments, self._environment(environment), self._new("child").with_suffix(".log")
-        )
+        return Child(module, arguments, self._environment(environment), self._new("child").with_suffix(".log"))
 
     def plain_producer(self, server: EmbeddedValkey) -> Child:
         """A process that submits by plain Celery (producer.py)."""
-        return self.child(
-            "cloudai.bench.producer", "cloudai.bench.plain_app", environment=plain_environment(server)
-        )
+        return self.child("cloudai.bench.producer", "cloudai.bench.plain_app", environment=plain_environment(server))
 
     def cloudai_producer(self, server: EmbeddedValkey) -> Child:
         """A process that submits by CloudAI (producer.py)."""
@@ -58,9 +54,7 @@ class Lab:
         )
 
     @contextmanager
-    def worker(
-        self, app: str, options: Sequence[str], environment: Mapping[str, str]
-    ) -> Iterator[NodeProcess]:
+    def worker(self, app: str, options: Sequence[str], environment: Mapping[str, str]) -> Iterator[NodeProcess]:
         """A Celery worker of an application; killed at the end, for nothing of it is to be kept."""
         log_path = self._new("worker").with_suffix(".log")
         command = [sys.executable, "-m", "celery", "-A", app, "worker", *options]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 import kombu.transport
-from celery import Celery
+from celery import Celery, group
 from redis import Redis
 
 from cloudai.bench import trivial_task
@@ -23,6 +23,11 @@ assert kombu.transport.TRANSPORT_ALIASES["redis"] == "kombu.transport.redis:Tran
 def trivial(total: int) -> None:
     """Hardly anything: what is left is Celery's own work."""
     trivial_task.body(total, URL)
+
+
+def submit_bulk(count: int) -> list[str]:
+    """Submit many at once, as Celery does it; returns their ids."""
+    return [result.id for result in group(trivial.s(count) for _ in range(count)).apply_async()]
 
 
 def forget(ids: Sequence[str]) -> None:

@@ -31,6 +31,12 @@ class Producer:
             ids.append(apply_async(args=(total,)).id)
         return time.perf_counter() - started
 
+    def bulk(self, count: int) -> float:
+        """Submit many at once; seconds that it took."""
+        started = time.perf_counter()
+        self._ids += self._module.submit_bulk(count)
+        return time.perf_counter() - started
+
     def forget(self) -> None:
         """Take back what was submitted."""
         self._module.forget(self._ids)
@@ -42,10 +48,13 @@ class Producer:
         self._ids.clear()
         return count
 
-    def profile(self, count: int) -> str:
-        """The hottest functions of `submit`, by their own time."""
+    def profile(self, count: int, bulk: bool) -> str:
+        """The hottest functions of `submit` or `bulk`, by their own time."""
         profiler = cProfile.Profile()
-        profiler.runcall(self.submit, count, count)
+        if bulk:
+            profiler.runcall(self.bulk, count)
+        else:
+            profiler.runcall(self.submit, count, count)
         text = io.StringIO()
         pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(_HOTTEST)
         return text.getvalue()
@@ -57,6 +66,7 @@ def main() -> None:
     serve(
         {
             "submit": producer.submit,
+            "bulk": producer.bulk,
             "forget": producer.forget,
             "outstanding": producer.outstanding,
             "profile": producer.profile,

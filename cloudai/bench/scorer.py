@@ -64,9 +64,7 @@ def score(nodes: int, calls: int) -> dict[str, float]:
 
     return {
         "formula": _microseconds(calls, lambda: _seconds(formula)),
-        "rank": _microseconds(
-            calls, lambda: _seconds(lambda: rts.rank(request, context, everyone, MOST_CANDIDATES))
-        ),
+        "rank": _microseconds(calls, lambda: _seconds(lambda: rts.rank(request, context, everyone, MOST_CANDIDATES))),
         "decide": _microseconds(calls, reserve_and_decide),
     }
 

@@ -64,9 +64,7 @@ class _Side:
         deadline = time.monotonic() + _TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline or not self.worker.is_running():
-                raise BenchError(
-                    f"{self.worker.name} did not {what}. The end of its log:\n{self.worker.log_end()}"
-                )
+                raise BenchError(f"{self.worker.name} did not {what}. The end of its log:\n{self.worker.log_end()}")
             time.sleep(_LOOK_EVERY_S)
 
 

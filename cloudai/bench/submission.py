@@ -35,10 +35,10 @@ def _one_round(producer: Child) -> float:
     return seconds
 
 
-def profile(lab: Lab, nodes: int) -> str:
-    """The hottest functions of the loop of `apply_async`."""
+def profile(lab: Lab, nodes: int, *, bulk: bool = False) -> str:
+    """The hottest functions of the loop of `apply_async`, or of `apply_many`."""
     with lab.server() as server:
         register(server.url, nodes)
         with lab.cloudai_producer(server) as ours:
             _one_round(ours)
-            return str(ours.ask("profile", count=_PROFILED))
+            return str(ours.ask("profile", count=_PROFILED, bulk=bulk))
