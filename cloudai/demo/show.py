@@ -77,10 +77,7 @@ def show_summary(report: DemoReport) -> None:
     heading("Runtime by type, as learned (tau)")
     print_table(
         ["type", ">before", ">after"],
-        [
-            (str(kind), duration(report.tau_before[kind]), duration(report.tau_after[kind]))
-            for kind in TASK_TYPES
-        ],
+        [(str(kind), duration(report.tau_before[kind]), duration(report.tau_after[kind])) for kind in TASK_TYPES],
     )
     heading("Outcome")
     waiting = report.waiting
