@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from celery.result import AsyncResult, ResultSet
+from celery.result import AsyncResult
 from celery.utils import uuid
 from celery.utils.saferepr import saferepr
 from kombu.utils.json import dumps
@@ -54,7 +54,7 @@ ALLOWED = frozenset({"priority", "expires", "ignore_result", "time_limit", "soft
 
 def submit_many(
     app: Any, task: Any, calls: Iterable[Call], asked: Mapping[str, Any], options: Mapping[str, Any]
-) -> ResultSet:
+) -> list[AsyncResult]:
     """Submit one task with many arguments; returns the results in the order of the calls.
 
     Every call is checked before the first is sent: InvalidRequest and Unplaceable leave nothing written. ClusterFull
@@ -66,15 +66,15 @@ def submit_many(
     if refused:
         raise InvalidRequest(refused[0], options[refused[0]], f"one of {', '.join(sorted(ALLOWED))}")
     if not calls:
-        return ResultSet([], app=app)
+        return []
     header = app.request_header(task.name, *calls[0], asked, task_id="")
     for args, kwargs in calls:
         task.check_submission(args, kwargs)
     form = _Form(app, task, header, calls[0], options)
     submitter = _Submitter(app.deployment, header.request, header.deadline, form)
     submitter.run(calls)
-    results = [AsyncResult(task_id, app=app) for task_id in submitter.task_ids]
-    return ResultSet(results, app=app)
+    # A plain list: a ResultSet would subscribe to each of them, a round trip apiece.
+    return [app.AsyncResult(task_id) for task_id in submitter.task_ids]
 
 
 class _Form:
@@ -96,13 +96,13 @@ class _Form:
         priority = execution.pop("priority", None)
         message = app.amqp.create_task_message(
             self._ID, task.name, call[0], call[1], argsrepr=self._ARGS, kwargsrepr=self._KWARGS,
-            ignore_result=execution.pop("ignore_result", task.ignore_result), **execution,
+            ignore_result=execution.pop("ignore_result", task.ignore_result), reply_to=app.thread_oid, **execution,
         )  # fmt: skip
         #: What Celery embeds beside the arguments: callbacks, chain, chord.
         self._embed = message.body[2]
         self.expires = message.headers.get("expires")
         self.priority = min(9, max(0, priority)) if isinstance(priority, int) else 0
-        headers = {**message.headers, **own_headers, HEADER: {"v": header["v"], "req": header["req"], "id": self._ID}}
+        headers = {**message.headers, **own_headers, HEADER: {"v": header["v"], "req": header["req"]}}
         properties = {
             **message.properties,
             "delivery_mode": 2,

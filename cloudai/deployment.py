@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from cloudai.dispatcher import Dispatcher
 from cloudai.errors import ClusterFull, DuplicateTask
@@ -117,7 +118,13 @@ class Deployment:
         ClusterFull and DuplicateTask: nothing was written.
         """
         view = self.view
-        placement = self.ledger.place(submission, candidates, view.version, client)
+        try:
+            placement = self.ledger.place(submission, candidates, view.version, client)
+        except OutOfMemoryError as error:
+            raise ClusterFull(
+                "Redis has reached its maxmemory and takes no new tasks; running ones end as usual. Submit again when some "
+                "have ended, or give Redis more memory"
+            ) from error
         with view.lock:
             view.saw_time(placement.now)
             view.apply(placement.changes)

@@ -109,7 +109,16 @@ class Dispatcher:
                 blocked.add(key)
                 continue
             candidates = tuple(decision.candidate_features())
-            proposals.append(Proposal(task.task_id, decision.to_record(), decision.fallback_reason, candidates))
+            proposals.append(
+                Proposal(
+                    task_id=task.task_id,
+                    decision=decision.to_record(),
+                    fallback=decision.fallback_reason,
+                    predicted_s=decision.runtimes[0],
+                    parameters_version=decision.parameters_version,
+                    candidates=candidates,
+                )
+            )
             chosen = view.snapshot.states[view.snapshot.index[candidates[0][0]]]
             view.assume(with_reservation(chosen, task.request.resources))
         return proposals

@@ -69,8 +69,11 @@ class FleetView:
             due = started - self._parameters_read >= self._params_reload_interval_s
             known = 0 if self._parameters_read == float("-inf") else self.parameters.version
             while True:
-                news = self._fleet.refresh(self.version, _ROWS, known if due else 1 << 53)
+                news = self._fleet.refresh(self.version, _ROWS, known if due else None)
                 self.saw_time(news.now)
+                if news.version < self.version:
+                    self._start_over()
+                    continue
                 if self.apply(news.changes) < _ROWS:
                     break
             self.tau.update(news.tau)
@@ -79,6 +82,15 @@ class FleetView:
                 if news.parameters and news.parameters_version != known:
                     self._take_parameters(news.parameters, news.parameters_version)
             self._refreshed = started
+
+    def _start_over(self) -> None:
+        """Redis has lost its data: what is known of the nodes is no longer so."""
+        logger.warning("fleet-lost: Redis knows an older fleet than this process; it is read anew")
+        for name in list(self.snapshot.names):
+            self.snapshot.remove(name)
+        self._fixed.clear()
+        self._assumed.clear()
+        self.version = 0
 
     def _take_parameters(self, text: str, version: int) -> None:
         try:

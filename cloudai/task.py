@@ -8,14 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Task
-from celery.result import ResultSet
+from celery.result import AsyncResult
 from celery.utils import uuid
 
 from cloudai import transport
 from cloudai.app import ASKED, OPTIONS
 from cloudai.bulk import Call, submit_many
-from cloudai.scheduling.errors import InvalidRequest
 from cloudai.names import HEADER
+from cloudai.scheduling.errors import InvalidRequest
 
 #: Mark of a request whose body runs.
 _BEGUN = "_cloudai_begun"
@@ -100,8 +100,8 @@ class CloudAITask(Task):  # type: ignore[misc]
             options[ASKED] = asked
         return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
 
-    def apply_many(self, calls: Iterable[Call], **options: Any) -> Any:
-        """Submit this task once for each `(args, kwargs)` of `calls`; returns a ResultSet in their order.
+    def apply_many(self, calls: Iterable[Call], **options: Any) -> list[AsyncResult]:
+        """Submit this task once for each `(args, kwargs)` of `calls`; returns their results in that order.
 
         Several times faster than as many `apply_async`. Takes the options in `cloudai.app.OPTIONS` and those in
         `cloudai.bulk.ALLOWED`; raises as `apply_async`, with nothing written, but for ClusterFull: its `accepted`
@@ -116,5 +116,5 @@ class CloudAITask(Task):  # type: ignore[misc]
             )
         calls = list(calls)
         if app.conf.task_always_eager:
-            return ResultSet([self.apply_async(args, kwargs, **asked, **options) for args, kwargs in calls], app=app)
+            return [self.apply_async(args, kwargs, **asked, **options) for args, kwargs in calls]
         return submit_many(app, self, calls, asked, options)

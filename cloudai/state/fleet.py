@@ -75,11 +75,13 @@ class Refresh:
     """What a scheduling process must know, read in one step."""
 
     now: float
+    #: Version of the fleet; below the caller's own, Redis has lost its data.
+    version: int
     changes: str
     #: Seconds by task type (and `family:<name>`).
     tau: dict[str, float]
     parameters_version: int
-    #: JSON of the parameters, "" when the caller has them already.
+    #: JSON of the parameters, "" when the caller has them already or did not ask.
     parameters: str
 
 
@@ -163,14 +165,17 @@ class Fleet:
         """Ring again for tasks placed on the node more than `after_s` ago whose doorbell is gone; returns their ids."""
         return [i.decode() for i in self._scripts.ring.run(self.client, self.keys.prefix, name, after_s)]
 
-    def refresh(self, since: int, rows: int, parameters_version: int) -> Refresh:
-        """The fleet's changes since a version, tau, and the parameters when they are newer: one round trip."""
-        now, changes, tau, version, text = self._scripts.refresh.run(
-            self.client, self.keys.prefix, since, rows, parameters_version
+    def refresh(self, since: int, rows: int, parameters_version: int | None) -> Refresh:
+        """The fleet's changes since a version, tau, and the parameters when they differ from the version given: one round
+        trip. None does not ask for parameters.
+        """
+        now, changes, tau, version, text, fleet_version = self._scripts.refresh.run(
+            self.client, self.keys.prefix, since, rows, "" if parameters_version is None else parameters_version
         )
         pairs = zip(tau[::2], tau[1::2], strict=True)
         return Refresh(
             now=float(now),
+            version=int(fleet_version),
             changes=changes.decode(),
             tau={k.decode(): float(v) for k, v in pairs if not k.startswith(b"samples:")},
             parameters_version=int(version),

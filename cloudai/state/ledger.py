@@ -159,6 +159,9 @@ class Proposal:
     decision: str
     #: Why Round-Robin decided in place of the scheduler, "" if it did not.
     fallback: str
+    #: E on the best candidate, seconds.
+    predicted_s: float
+    parameters_version: int
     candidates: tuple[tuple[str, str], ...]
 
 
@@ -242,12 +245,17 @@ class Ledger:
         Returns the server time, for each proposal the node, "" (nothing fitted) or "gone" (it waits no longer), and
         the fleet's changes.
         """
-        args: list[str | int] = [since, rows, self._decision_ttl_s]
-        for proposal in proposals:
-            args += (proposal.task_id, proposal.decision, proposal.fallback, len(proposal.candidates))
-            for candidate in proposal.candidates:
-                args += candidate
-        now, results, changes = self.scripts.place_waiting.run(self.client, self.keys.prefix, *args)
+        listed = list(proposals)
+        short = [
+            since, rows, self._decision_ttl_s,
+            [
+                (p.task_id, p.fallback, p.predicted_s, p.parameters_version, list(chain.from_iterable(p.candidates)))
+                for p in listed
+            ],
+        ]  # fmt: skip
+        now, results, changes = self.scripts.place_waiting.run(
+            self.client, self.keys.prefix, _encode(short), *(p.decision for p in listed)
+        )
         return float(now), [node.decode() for node in results], changes.decode()
 
     def hold(self, task_id: str, node: str) -> bool:

@@ -1,30 +1,27 @@
 -- Place waiting tasks. Contract: state/ledger.py, Ledger.place_waiting.
--- ARGV: known fleet version, limit of rows, decision ttl, then for each task: id, decision, reason of a fallback
--- or '', number of candidates, and name, features of each.
-local since, limit, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local results, i = {}, 4
-while i <= #ARGV do
-  local id, decision, fallback, candidates = ARGV[i], ARGV[i + 1], ARGV[i + 2], {}
-  local n = tonumber(ARGV[i + 3])
-  i = i + 4
-  for _ = 1, n do
-    candidates[#candidates + 1] = {ARGV[i], ARGV[i + 1]}
-    i = i + 2
-  end
+-- ARGV: a JSON list of known fleet version, limit of rows, decision ttl and the proposals (id, reason of a fallback or '',
+-- predicted runtime, parameters' version, and name, features of each candidate); then the decision record of each proposal.
+local a = cjson.decode(ARGV[1])
+local since, limit, ttl, proposals = a[1], a[2], a[3], a[4]
+local results = {}
+for p, proposal in ipairs(proposals) do
+  local id, fallback, offered, record = proposal[1], proposal[2], proposal[5], ARGV[p + 1]
   local v = redis.call('HMGET', task_key(id), 'state', 'cpu', 'memory', 'gpu', 'storage', 'attempt')
-  local node
   if v[1] == 'waiting' and redis.call('ZSCORE', P .. 'waiting', id) then
+    local candidates = {}
+    for i = 1, #offered, 2 do candidates[#candidates + 1] = {offered[i], offered[i + 1]} end
     local need = {tonumber(v[2]), tonumber(v[3]), tonumber(v[4]), tonumber(v[5])}
-    node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1)
+    local node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1)
     if node then
+      redis.call('HSET', task_key(id), 'predicted', proposal[3], 'parameters', proposal[4])
       count_decision(fallback)
       drop_hold(id)
       unpark(id)
-      if decision ~= '' then redis.call('SET', P .. 'decision:' .. id, decision, 'EX', ttl) end
+      if record ~= '' then redis.call('SET', P .. 'decision:' .. id, record, 'EX', ttl) end
     end
-    results[#results + 1] = node or ''
+    results[p] = node or ''
   else
-    results[#results + 1] = 'gone'
+    results[p] = 'gone'
   end
 end
 return {NOW, results, changes(since, limit)}

@@ -125,7 +125,7 @@ class Lab:
     def place_waiting(self, task_id: str, *nodes: str) -> str:
         """Propose these nodes for a waiting task; the node, "" or "gone"."""
         candidates = tuple((node, f"features of {node}") for node in nodes)
-        proposal = Proposal(task_id=task_id, decision='{"late":1}', fallback="", candidates=candidates)
+        proposal = Proposal(task_id, '{"late":1}', "", 2.5, 7, candidates)
         return self.ledger.place_waiting([proposal], 0)[1][0]
 
     # --- what nodes do

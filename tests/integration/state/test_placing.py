@@ -323,3 +323,12 @@ def test_answers_carry_what_changed_in_the_fleet(lab: Lab) -> None:
     since = max(int(row[1]) for row in rows)
     second = lab.ledger.place(lab.submission("t2"), [("b", "")], since)
     assert [row[0] for row in read_changes(second.changes)] == ["b"]
+
+
+def test_a_late_placement_keeps_its_own_prediction(lab: Lab) -> None:
+    lab.join("a", slots=0)
+    lab.place("t")
+    lab.join("b")
+    assert lab.place_waiting("t", "b") == "b"
+    entry = lab.ledger.entry("t")
+    assert (entry["predicted"], entry["parameters"], entry["features"]) == ("2.5", "7", "features of b")

@@ -1,0 +1,95 @@
+"""What one process knows of the fleet, against a real Redis."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import redis
+
+from cloudai.deployment import Deployment
+from cloudai.scheduling.parameters import GAParams
+from cloudai.settings import RedisSettings, SchedulingSettings, Settings
+from cloudai.state.fleet import NodeCapacity
+
+
+@pytest.fixture
+def deployment(redis_url: str) -> Deployment:
+    settings = Settings.load(
+        redis=RedisSettings(url=redis_url), scheduling=SchedulingSettings(params_reload_interval_s=1)
+    )
+    made = Deployment(settings)
+    yield made
+    made.client.close()
+
+
+def join(deployment: Deployment, name: str, incarnation: str = "1", cpu: int = 4000) -> None:
+    deployment.fleet.register(
+        name, incarnation, NodeCapacity(cpu, 1 << 20, 0, 0, 4), labels={"zone": "a"}, timeout_s=60, lease_s=600,
+        pressure=0.25, max_attempts=3, finished_ttl_s=60, shown={},
+    )  # fmt: skip
+
+
+def test_a_node_appears_with_its_capacity_and_labels(deployment: Deployment) -> None:
+    join(deployment, "n1")
+    view = deployment.view
+    view.refresh()
+    (state,) = view.snapshot.states
+    assert (state.name, state.cpu_capacity, state.labels, state.pressure) == ("n1", 4000, {"zone": "a"}, 0.25)
+
+
+def test_a_new_incarnation_replaces_the_old_ones_capacity(deployment: Deployment) -> None:
+    join(deployment, "n1")
+    deployment.view.refresh()
+    deployment.fleet.sign_off("n1", "1")
+    join(deployment, "n1", incarnation="2", cpu=1000)
+    deployment.view.refresh()
+    (state,) = deployment.view.snapshot.states
+    assert state.cpu_capacity == 1000
+
+
+def test_a_fleet_that_redis_has_lost_is_read_anew(
+    deployment: Deployment, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("n1", "n2", "n3"):
+        join(deployment, name)
+    deployment.view.refresh()
+    redis_client.flushdb()
+    join(deployment, "n4")
+    with caplog.at_level(logging.WARNING, "cloudai"):
+        deployment.view.refresh()
+    assert deployment.view.snapshot.names == ["n4"]
+    assert "fleet-lost" in caplog.text
+
+
+def test_an_assumption_ends_with_what_redis_says(deployment: Deployment) -> None:
+    join(deployment, "n1")
+    view = deployment.view
+    view.refresh()
+    view.assume(replace(view.snapshot.states[0], cpu_available=0))
+    assert view.snapshot.cpu[0] == 0
+    view.forget_assumptions()
+    assert view.snapshot.cpu[0] == 4
+
+
+def test_published_parameters_are_taken_and_what_changed_is_said(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment.parameters.publish(replace(GAParams(), alpha=12.0), "test")
+    with caplog.at_level(logging.INFO, "cloudai"):
+        deployment.view.refresh()
+    assert (deployment.view.parameters.alpha, deployment.view.parameters.version) == (12.0, 1)
+    assert "alpha: 10 -> 12" in caplog.text
+
+
+def test_parameters_that_cannot_be_read_leave_those_in_force(
+    deployment: Deployment, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = json.dumps({"schema": 99})
+    redis_client.hset(deployment.keys.parameters, mapping={"version": 5, "json": broken, "source": "x", "published": 0})
+    with caplog.at_level(logging.ERROR, "cloudai"):
+        deployment.view.refresh()
+    assert deployment.view.parameters == GAParams()
+    assert "parameters-refused" in caplog.text
