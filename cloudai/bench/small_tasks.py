@@ -82,7 +82,7 @@ def share_of_plain_throughput(lab: Lab) -> Figure:
         for side in sides.values():
             side.wait_until_ready()
         turns = {name: partial(side.run, _BACKLOG) for name, side in sides.items()}
-        seen = take_turns(3 if lab.quick else 9, turns)
+        seen = take_turns(3 if lab.quick else 7, turns)
     rate = {name: _BACKLOG / seen.median_s(name) for name in sides}
     like_for_like = seen.rate_ratio("ours", "plain with events")
     return Figure(

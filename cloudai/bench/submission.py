@@ -20,7 +20,7 @@ def share_of_plain_rate(lab: Lab, nodes: int) -> Figure:
         register(our_server.url, nodes)
         with lab.plain_producer(plain_server) as plain, lab.cloudai_producer(our_server) as ours:
             seen = take_turns(
-                8 if lab.quick else 24, {"plain": lambda: _one_round(plain), "ours": lambda: _one_round(ours)}
+                8 if lab.quick else 20, {"plain": lambda: _one_round(plain), "ours": lambda: _one_round(ours)}
             )
     return Figure(
         seen.rate_ratio("ours", "plain"),
