@@ -12,7 +12,6 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from celery.utils import uuid
 from celery.utils.saferepr import saferepr
-from celery.utils.time import maybe_make_aware
 from kombu.utils.json import register_type
 from kombu.utils.url import parse_url
 
@@ -22,6 +21,7 @@ from cloudai.names import HEADER, PLACE_QUEUE
 from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
+from cloudai.sending import short_sender
 from cloudai.settings import ConfigurationError, Settings
 from cloudai.submission import RequestHeader, read_header
 
@@ -56,6 +56,9 @@ class _AMQP(AMQP):  # type: ignore[misc]
     def flush_routes(self) -> None:
         super().flush_routes()
         self._rtable = (self.app.rts_router, *self._rtable)
+
+    def _create_task_sender(self) -> Any:
+        return short_sender(self.app, super()._create_task_sender())
 
 
 class CloudAI(Celery):  # type: ignore[misc]
@@ -183,8 +186,6 @@ class CloudAI(Celery):  # type: ignore[misc]
                 asked = {**getattr(task, "asks_for", dict)(), **asked}
         if asked or carried is not None:
             task_id = task_id or uuid()
-            if isinstance(eta, datetime) and eta.tzinfo is None:
-                eta = maybe_make_aware(eta, self.timezone)
             if carried is not None:
                 header = self._retry_header(carried, task, args, kwargs, asked, countdown, eta)
             else:

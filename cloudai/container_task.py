@@ -34,6 +34,8 @@ class ContainerTask(CloudAITask):
     abstract = True
     #: A container always goes through RTS; what it does not ask for comes from limits.default_cpu and default_memory.
     resources: Mapping[str, Any] = {}
+    #: check_submission looks at the arguments, and says what is allowed.
+    typing = False
     refused_options = dict.fromkeys(
         ("time_limit", "soft_time_limit"), "None: give the job a `timeout` in its arguments; it stops the container"
     )

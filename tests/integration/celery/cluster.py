@@ -205,6 +205,8 @@ class Cluster:
 def close(app: CloudAI) -> None:
     """Close the connections of an application that is not used any more."""
     app.close()
-    app.backend.client.close()
     app.backend.result_consumer.stop()
+    # Results that somebody still holds are forgotten later, and must not look for a server that is gone.
+    app.backend.remove_pending_result = lambda result: result
+    app.backend.client.close()
     app.deployment.client.close()

@@ -23,6 +23,14 @@ def note(path: str, line: str) -> int:
     return len(Path(path).read_text(encoding="utf-8").splitlines())
 
 
+def wait_at(request: Any, witness: str, gate: str) -> str:
+    """Say who runs it, as which attempt, and wait for the file `gate`; returns the node."""
+    note(witness, f"{request.hostname} {request.cloudai['attempt']}")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    return str(request.hostname)
+
+
 def build(settings: Settings | None = None, **options: Any) -> CloudAI:
     """The application; nodes read their settings from the environment."""
     app = CloudAI("jobs", settings=settings, node_by_default=True, set_as_current=False, **options)
@@ -47,14 +55,11 @@ def build(settings: Settings | None = None, **options: Any) -> CloudAI:
     @app.task(name="jobs.hold", resources=ONE, bind=True, **ours)
     def hold(self: Any, witness: str, gate: str) -> str:
         """Runs until the file `gate` is there."""
-        note(witness, f"{self.request.hostname} {self.request.cloudai['attempt']}")
-        while not os.path.exists(gate):
-            time.sleep(0.01)
-        return str(self.request.hostname)
+        return wait_at(self.request, witness, gate)
 
     @app.task(name="jobs.late_hold", resources=ONE, bind=True, acks_late=True, **ours)
     def late_hold(self: Any, witness: str, gate: str) -> str:
-        return hold.run(witness, gate)
+        return wait_at(self.request, witness, gate)
 
     @app.task(name="jobs.mark", resources=ONE, bind=True, **ours)
     def mark(self: Any, witness: str, line: str) -> str:

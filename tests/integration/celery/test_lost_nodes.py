@@ -1,0 +1,161 @@
+"""Nodes that stop, are killed, come back, and a Redis that is away for a while: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cluster import Cluster, lines, until
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    return bare_cluster
+
+
+@pytest.fixture(autouse=True)
+def _quiet(cluster: Cluster) -> Iterator[None]:
+    yield
+    cluster.quiet()
+
+
+def test_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(cluster: Cluster, witness: Path, gate: Path) -> None:
+    node = cluster.start("warm", cpu=2)
+    running = [cluster["hold"].delay(str(witness), str(gate)) for _ in range(2)]
+    until(lambda: len(lines(witness)) == 2)
+    waiting = [cluster["mark"].delay(str(witness), "later") for _ in range(3)]
+    node.signal(signal.SIGTERM)
+    until(lambda: cluster.node_state("warm") == "draining")
+    gate.touch()
+    assert [r.get(timeout=20) for r in running] == ["warm@t", "warm@t"]
+    assert node.ended() == 0
+    assert cluster.node_state("warm") == "down"
+    assert {cluster.state(r.id) for r in waiting} == {"waiting"}
+    again = cluster.start("warm", cpu=2)
+    assert [r.get(timeout=20) for r in waiting] == ["later"] * 3
+    assert len(lines(witness)) == 5
+    again.stop()
+
+
+def test_warm_shutdown_keeps_a_late_acknowledged_task(cluster: Cluster, witness: Path, gate: Path) -> None:
+    node = cluster.start("late", cpu=1)
+    result = cluster["late_hold"].delay(str(witness), str(gate))
+    until(lambda: lines(witness))
+    node.signal(signal.SIGTERM)
+    until(lambda: cluster.node_state("late") == "draining")
+    gate.touch()
+    assert result.get(timeout=20) == "late@t"
+    assert node.ended() == 0
+    assert lines(witness) == ["late@t 1"]
+
+
+def test_sigquit_stops_a_container_job_and_gives_it_back(cluster: Cluster, witness: Path) -> None:
+    node = cluster.start("cold", cpu=1)
+    script = f"echo ran >> {witness}; test $(wc -l < {witness}) -gt 1 || exec sleep 600"
+    result = cluster.app.tasks["cloudai.run_container"].apply_async(
+        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1}
+    )
+    until(lambda: lines(witness))
+    node.signal(signal.SIGQUIT)
+    node.ended()
+    assert cluster.until_state(result.id, "waiting")["node"] == ""
+    again = cluster.start("cold", cpu=1)
+    assert result.get(timeout=20)["attempt"] == 2
+    assert len(lines(witness)) == 2
+    again.stop()
+
+
+def test_a_killed_node_s_tasks_run_elsewhere_after_the_lease(cluster: Cluster, witness: Path, gate: Path) -> None:
+    doomed = cluster.start("doomed", cpu=1)
+    result = cluster["hold"].delay(str(witness), str(gate))
+    until(lambda: lines(witness) == ["doomed@t 1"])
+    cluster.start("heir", cpu=1)
+    doomed.kill()
+    until(lambda: lines(witness) == ["doomed@t 1", "heir@t 2"])
+    gate.touch()
+    assert result.get(timeout=20) == "heir@t"
+    lost, run_again = (next(e for e in cluster.events(result.id) if e.get("reason") == "node lost"), 2)
+    assert lost["node"] == "doomed@t"
+    assert cluster.until_state(result.id, "succeeded")["attempt"] == str(run_again)
+
+
+def test_a_killed_node_that_comes_back_adopts_its_tasks(cluster: Cluster, witness: Path, gate: Path) -> None:
+    doomed = cluster.start("phoenix", cpu=1)
+    result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="phoenix@t")
+    until(lambda: lines(witness) == ["phoenix@t 1"])
+    doomed.kill()
+    again = cluster.start("phoenix", cpu=1)
+    until(lambda: lines(witness) == ["phoenix@t 1", "phoenix@t 2"])
+    gate.touch()
+    assert result.get(timeout=20) == "phoenix@t"
+    assert "tasks-adopted" in again.log
+    again.stop()
+
+
+def test_a_result_that_was_stored_before_the_kill_is_not_made_again(cluster: Cluster, witness: Path, gate: Path) -> None:
+    doomed = cluster.start("doomed", cpu=1)
+    result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="doomed@t")
+    until(lambda: lines(witness))
+    doomed.kill()
+    # As if it had died between storing its result and telling the ledger.
+    cluster.app.backend.store_result(result.id, "doomed@t", "SUCCESS")
+    again = cluster.start("doomed", cpu=1)
+    cluster.until_state(result.id, "succeeded")
+    assert lines(witness) == ["doomed@t 1"]
+    again.stop()
+
+
+def test_a_second_live_node_of_the_same_name_is_refused(cluster: Cluster) -> None:
+    first = cluster.start("only", cpu=1)
+    second = cluster.start("only", cpu=1, wait=False)
+    assert second.ended() != 0
+    assert "NodeRefused" in second.log
+    assert first.process.poll() is None
+    assert cluster["add"].apply_async((1, 1), target_worker_id="only@t").get(timeout=20) == 2
+    first.stop()
+
+
+def test_redis_restarts_while_tasks_run_and_end(cluster: Cluster, witness: Path, tmp_path: Path) -> None:
+    node = cluster.start("steady", cpu=4)
+    gates = [tmp_path / f"gate{i}" for i in range(4)]
+    running = [cluster["hold"].apply_async((str(witness), str(g)), target_worker_id="steady@t") for g in gates]
+    waiting = [cluster["mark"].apply_async((str(witness), "after"), target_worker_id="steady@t") for _ in range(4)]
+    until(lambda: len(lines(witness)) == 4)
+    cluster.valkey.stop()
+    for one in gates[:2]:
+        one.touch()
+    # They end while nobody can be told.
+    until(lambda: node.log.count("redis-away") + node.log.count("retry") + node.log.count("onnection") > 0)
+    cluster.valkey.start()
+    for one in gates[2:]:
+        one.touch()
+    assert [r.get(timeout=60) for r in running] == ["steady@t"] * 4
+    assert [r.get(timeout=60) for r in waiting] == ["after"] * 4
+    assert node.process.poll() is None
+    assert sorted(lines(witness)) == ["after"] * 4 + ["steady@t 1"] * 4
+
+
+def test_a_stopped_process_that_wakes_up_late_stores_nothing(cluster: Cluster, witness: Path, tmp_path: Path) -> None:
+    """kill -STOP outlasts the lease: the other attempt's outcome counts, the sleeper's does not."""
+    sleeper = cluster.start("sleeper", cpu=1)
+    gate = tmp_path / "gate"
+    link = cluster["mark"].si(str(witness), "linked")
+    result = cluster["hold"].apply_async((str(witness), str(gate)), link=link, constraints={"zone": "x"})
+    sleeper.stop()
+    sleeper = cluster.start("sleeper", cpu=1, labels={"zone": "x"})
+    until(lambda: lines(witness) == ["sleeper@t 1"])
+    cluster.start("awake", cpu=2, labels={"zone": "x"})
+    sleeper.signal(signal.SIGSTOP)
+    until(lambda: lines(witness)[1:] == ["awake@t 2"])
+    gate.touch()
+    assert result.get(timeout=20) == "awake@t"
+    sleeper.signal(signal.SIGCONT)
+    until(lambda: "result-fenced" in sleeper.log or "finish-refused" in sleeper.log)
+    until(lambda: "linked" in lines(witness))
+    cluster.quiet()
+    assert result.get(timeout=20) == "awake@t"
+    assert lines(witness).count("linked") == 1
+    sleeper.stop()
