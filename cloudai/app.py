@@ -21,7 +21,6 @@ from cloudai.names import HEADER, PLACE_QUEUE
 from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
-from cloudai.sending import short_sender
 from cloudai.settings import ConfigurationError, Settings
 from cloudai.submission import RequestHeader, read_header
 
@@ -57,9 +56,6 @@ class _AMQP(AMQP):  # type: ignore[misc]
         super().flush_routes()
         self._rtable = (self.app.rts_router, *self._rtable)
 
-    def _create_task_sender(self) -> Any:
-        return short_sender(self.app, super()._create_task_sender())
-
 
 class CloudAI(Celery):  # type: ignore[misc]
     """A Celery application whose tasks may ask for resources, a deadline and more; see OPTIONS.
@@ -88,8 +84,6 @@ class CloudAI(Celery):  # type: ignore[misc]
                 "broker_connection_retry_on_startup": True,
                 # Python keeps a result that could not be stored and tries again; stock Celery loses it.
                 "result_backend_always_retry": True,
-                "task_track_started": True,
-                "worker_send_task_events": True,
                 "task_serializer": "json",
                 "accept_content": ["json"],
             }

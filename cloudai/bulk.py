@@ -6,8 +6,6 @@ Decisions are made for a few tasks at a time, and a chunk is on its way to Redis
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +15,12 @@ from typing import Any
 
 from celery.result import AsyncResult
 from celery.utils import uuid
-from celery.utils.saferepr import saferepr
-from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai.deployment import Deployment
 from cloudai.errors import ClusterFull
-from cloudai.names import HEADER, PLACE_QUEUE
+from cloudai.message_form import FORM_OPTIONS, Call, MessageForm
 from cloudai.scheduling.decision import Decision
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
 from cloudai.scheduling.nodes import NodeState, reserved_share
@@ -32,10 +28,7 @@ from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.reservation import with_reservation
 from cloudai.scheduling.units import MILLI
 from cloudai.state.ledger import Placement, Submission, read_placement
-from cloudai.submission import RequestHeader, kept_fields
-
-#: Positional and keyword arguments of one call.
-Call = tuple[Sequence[Any], Mapping[str, Any]]
+from cloudai.submission import kept_fields, request_texts
 
 #: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.
 TASKS_A_DECISION = 8
@@ -49,7 +42,7 @@ CHUNKS_A_REFRESH = 8
 _NO_CHANGES = 1 << 53
 
 #: Options of `apply_async` that a bulk submission takes, beside those of CloudAI.
-ALLOWED = frozenset({"priority", "expires", "ignore_result", "time_limit", "soft_time_limit", "headers"})
+ALLOWED = FORM_OPTIONS | {"expires"}
 
 
 def submit_many(
@@ -70,88 +63,11 @@ def submit_many(
     header = app.request_header(task.name, *calls[0], asked, task_id="")
     for args, kwargs in calls:
         task.check_submission(args, kwargs)
-    form = _Form(app, task, header, calls[0], options)
+    form = MessageForm(app, task, options)
     submitter = _Submitter(app.deployment, header.request, header.deadline, form)
-    submitter.run(calls)
+    submitter.run([(call, form.body(call)) for call in calls])
     # A plain list: a ResultSet would subscribe to each of them, a round trip apiece.
     return [app.AsyncResult(task_id) for task_id in submitter.task_ids]
-
-
-class _Form:
-    """The message of the first call as text, with gaps for what differs from call to call."""
-
-    _ID, _TAG, _ARGS, _KWARGS, _BODY = (f"@@{name}-{secrets.token_hex(8)}@@" for name in ("i", "t", "a", "k", "b"))
-
-    def __init__(self, app: Any, task: Any, header: RequestHeader, call: Call, options: Mapping[str, Any]) -> None:
-        self._task = task
-        #: Celery name of the task.
-        self.name = task.name
-        self._amqp = app.amqp
-        self._limit = app.settings.limits.max_arguments_kib * 1024
-        execution = {k: v for k, v in {**task._get_exec_options(), **options}.items() if v is not None}
-        own_headers = execution.pop("headers", None) or {}
-        serializer = execution.pop("serializer", None) or app.conf.task_serializer
-        if serializer != "json":
-            raise InvalidRequest("serializer", serializer, "json")
-        priority = execution.pop("priority", None)
-        message = app.amqp.create_task_message(
-            self._ID, task.name, call[0], call[1], argsrepr=self._ARGS, kwargsrepr=self._KWARGS,
-            ignore_result=execution.pop("ignore_result", task.ignore_result), reply_to=app.thread_oid, **execution,
-        )  # fmt: skip
-        #: What Celery embeds beside the arguments: callbacks, chain, chord.
-        self._embed = message.body[2]
-        self.expires = message.headers.get("expires")
-        self.priority = min(9, max(0, priority)) if isinstance(priority, int) else 0
-        headers = {**message.headers, **own_headers, HEADER: {"v": header["v"], "req": header["req"]}}
-        properties = {
-            **message.properties,
-            "delivery_mode": 2,
-            "priority": priority or 0,
-            "body_encoding": "base64",
-            "delivery_info": {"exchange": "", "routing_key": PLACE_QUEUE},
-            "delivery_tag": self._TAG,
-        }
-        text = dumps(
-            {
-                "body": self._BODY,
-                "content-encoding": "utf-8",
-                "content-type": "application/json",
-                "headers": headers,
-                "properties": properties,
-            }
-        )
-        self._pieces = list(_pieces(text, (self._ID, self._TAG, self._ARGS, self._KWARGS, self._BODY)))
-
-    def fill(self, task_id: str, tag: str, call: Call) -> str:
-        """The whole message of one call. InvalidRequest when its arguments are too large."""
-        args, kwargs = call
-        body = dumps((args, kwargs, self._embed)).encode()
-        if len(body) > self._limit:
-            raise InvalidRequest(
-                "arguments", f"{len(body)} bytes",
-                f"at most {self._limit} bytes (limits.max_arguments_kib); pass large data by reference",
-            )  # fmt: skip
-        shown = getattr(self._task, "shown_kwargs", None)
-        values = {
-            self._ID: task_id,
-            self._TAG: tag,
-            self._ARGS: json.dumps(saferepr(args, self._amqp.argsrepr_maxsize))[1:-1],
-            self._KWARGS: json.dumps(saferepr(shown(kwargs) if shown else kwargs, self._amqp.kwargsrepr_maxsize))[1:-1],
-            self._BODY: base64.b64encode(body).decode(),
-        }
-        return "".join([values.get(piece, piece) for piece in self._pieces])
-
-
-def _pieces(text: str, gaps: Sequence[str]) -> Iterator[str]:
-    """The text cut at its gaps; the gaps themselves are pieces too."""
-    found = [(text.find(gap), gap) for gap in gaps if gap in text]
-    if not found:
-        yield text
-        return
-    at, gap = min(found)
-    yield text[:at]
-    yield gap
-    yield from _pieces(text[at + len(gap) :], gaps)
 
 
 @dataclass(slots=True)
@@ -166,18 +82,18 @@ class _Submitter:
     """Sends chunks and reads the answers of one while the next is built."""
 
     def __init__(
-        self, deployment: Deployment, request: TaskRequest, deadline: float | None, form: _Form
+        self, deployment: Deployment, request: TaskRequest, deadline: float | None, form: MessageForm
     ) -> None:
         self._deployment = deployment
         self._request = request
         self._deadline = deadline
         self._form = form
-        self._request_json = json.dumps(request.to_header(), separators=(",", ":"), sort_keys=True)
+        self._request_json, self._header_json = request_texts(request)
         self.task_ids: list[str] = []
         self._wake_dispatcher = False
         self._full = False
 
-    def run(self, calls: Sequence[Call]) -> None:
+    def run(self, calls: Sequence[tuple[Call, str]]) -> None:
         """Send all of them; what was accepted is in `task_ids`, in order."""
         deployment = self._deployment
         deployment.client.script_load(deployment.scripts.place.source)
@@ -215,14 +131,14 @@ class _Submitter:
         return datetime.fromisoformat(self._form.expires).timestamp() if self._form.expires else 0.0
 
     def _submissions(
-        self, calls: Sequence[Call], expires: float
+        self, calls: Sequence[tuple[Call, str]], expires: float
     ) -> Iterator[tuple[Submission, list[tuple[str, str]]]]:
         for few in _chunks(calls, TASKS_A_DECISION):
             ids = [uuid() for _ in few]
             decision, offers = self._decide(ids)
             record = decision.to_record()
-            for task_id, call, candidates in zip(ids, few, offers, strict=True):
-                yield self._submission(task_id, call, decision, record, expires), candidates
+            for task_id, (call, body), candidates in zip(ids, few, offers, strict=True):
+                yield self._submission(task_id, call, body, decision, record, expires), candidates
 
     def _decide(self, task_ids: Sequence[str]) -> tuple[Decision, list[list[tuple[str, str]]]]:
         """One decision for a few equal tasks, and the candidates of each, best first."""
@@ -252,7 +168,7 @@ class _Submitter:
         return decision, offers
 
     def _submission(
-        self, task_id: str, call: Call, decision: Decision, record: str, expires: float
+        self, task_id: str, call: Call, body: str, decision: Decision, record: str, expires: float
     ) -> Submission:
         resources = self._request.resources
         nonce = secrets.token_hex(8)
@@ -273,7 +189,7 @@ class _Submitter:
             name=self._form.name,
             retries=0,
             request=self._request_json,
-            message=self._form.fill(task_id, nonce, call),
+            message=self._form.fill(task_id, nonce, call, self._header_json, body),
             decision=record,
             fallback=decision.fallback_reason,
             extra=kept_fields(self._request, decision.tau, decision.parameters_version, decision.predicted_s),

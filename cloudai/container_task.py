@@ -58,7 +58,7 @@ class ContainerTask(CloudAITask):
         )
 
 
-@shared_task(name=NAME, base=ContainerTask, bind=True, throws=(errors.ContainerError,))
+@shared_task(name=NAME, base=ContainerTask, bind=True, throws=(errors.ContainerError,), track_started=True)
 def run_container(self: ContainerTask, **kwargs: Any) -> dict[str, Any]:
     """Run a container on this node; see the module's docstring. Only a node can."""
     found = list(entry_points(group=BODY_GROUP, name="run_container"))

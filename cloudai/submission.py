@@ -11,6 +11,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,16 @@ def read_submission(
         extra=kept_fields(request, header["tau"], header["par"], header["pred"]),
     )
     return submission, header["cand"]
+
+
+@lru_cache(maxsize=1024)
+def _texts(header: str) -> tuple[str, str]:
+    return header, json.dumps({"v": SCHEMA_VERSION, "req": json.loads(header)})
+
+
+def request_texts(request: TaskRequest) -> tuple[str, str]:
+    """A request as JSON: as the ledger keeps it, and as the header of a message."""
+    return _texts(json.dumps(request.to_header(), separators=(",", ":"), sort_keys=True))
 
 
 def kept_fields(

@@ -16,6 +16,7 @@ from cloudai.app import ASKED, OPTIONS
 from cloudai.bulk import Call, submit_many
 from cloudai.names import HEADER
 from cloudai.scheduling.errors import InvalidRequest
+from cloudai.submitting import ShortWay
 
 #: Mark of a request whose body runs.
 _BEGUN = "_cloudai_begun"
@@ -72,6 +73,14 @@ class CloudAITask(Task):  # type: ignore[misc]
             request.id, claimed["attempt"], functools.partial(self.run, *args, **kwargs)
         )
 
+    @property
+    def short_way(self) -> ShortWay:
+        """How usual submissions of this task go; see cloudai.submitting."""
+        found = self.__dict__.get("_short_way")
+        if found is None:
+            found = self.__dict__["_short_way"] = ShortWay(self._get_app(), self)
+        return found
+
     def apply_async(
         self,
         args: Any = None,
@@ -97,6 +106,8 @@ class CloudAITask(Task):  # type: ignore[misc]
                 # Validated as elsewhere; there is no node to choose.
                 app.request_header(self.name, args, kwargs, asked, task_id=task_id or uuid())
         elif asked:
+            if not (task_id or producer or link or link_error or shadow) and self.short_way.takes(options):
+                return self.short_way.submit(args or (), kwargs or {}, asked, options)
             options[ASKED] = asked
         return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
 

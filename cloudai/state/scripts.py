@@ -14,6 +14,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError
 
+from cloudai.state.link import link_of
+
 #: Scripts by name, with what Redis is told of each. `allow-oom`: it frees memory, or moves work that was accepted, so a
 #: full memory must not stop it. Without a flag, Redis refuses the script whole when its memory is full.
 _FLAGS = {
@@ -50,7 +52,7 @@ class Script:
     def run(self, client: Redis, prefix: str, *args: Any) -> Any:
         """Run on `client`; the server learns the script when it does not know it."""
         try:
-            return client.execute_command("EVALSHA", self.sha, 1, prefix, *args)
+            return link_of(client).call("EVALSHA", self.sha, 1, prefix, *args)
         except NoScriptError:
             return client.execute_command("EVAL", self.source, 1, prefix, *args)
 
