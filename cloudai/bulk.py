@@ -10,12 +10,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from celery.result import AsyncResult
 from celery.utils import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai.deployment import Deployment
@@ -28,6 +29,7 @@ from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.reservation import with_reservation
 from cloudai.scheduling.units import MILLI
 from cloudai.state.ledger import Placement, Submission, read_placement
+from cloudai.state.link import pack
 from cloudai.submission import kept_fields, request_texts
 
 #: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.
@@ -200,7 +202,7 @@ class _Submitter:
         connection = deployment.client.connection_pool.get_connection()
         sent = _Sent(submissions, connection)
         try:
-            connection.send_packed_command(connection.pack_commands(list(self._commands(submissions))))
+            connection.send_packed_command([pack(command) for command in self._commands(submissions)])
         except (RedisConnectionError, RedisTimeoutError):
             self._again(sent)
         return sent
@@ -208,10 +210,13 @@ class _Submitter:
     def _commands(
         self, submissions: list[tuple[Submission, list[tuple[str, str]]]]
     ) -> Iterator[tuple[Any, ...]]:
+        """One call of the place script for a few tasks: a script of many would keep others waiting for Redis."""
         deployment = self._deployment
-        for submission, candidates in submissions:
-            args = deployment.ledger.place_args(submission, candidates, _NO_CHANGES)
-            yield ("EVALSHA", deployment.scripts.place.sha, 1, deployment.keys.prefix, *args)
+        for few in _chunks(submissions, TASKS_A_DECISION):
+            args = [deployment.ledger.place_args(submission, candidates, _NO_CHANGES) for submission, candidates in few]
+            yield (
+                "EVALSHA", deployment.scripts.place.sha, 1, deployment.keys.prefix, *chain.from_iterable(args)
+            )  # fmt: skip
 
     def _again(self, sent: _Sent) -> None:
         """Nobody knows what Redis took of a chunk: send it again, one by one. A nonce makes the second time
@@ -228,11 +233,18 @@ class _Submitter:
         if sent.connection is None:
             return
         try:
-            replies = [sent.connection.read_response() for _ in sent.submissions]
+            calls = -(-len(sent.submissions) // TASKS_A_DECISION)
+            replies = [reply for _ in range(calls) for reply in sent.connection.read_response()]
         except (RedisConnectionError, RedisTimeoutError):
             self._again(sent)
             return
-        self._deployment.client.connection_pool.release(sent.connection)
+        except RedisError:
+            # A refusal in the middle: the answers behind it are unread.
+            sent.connection.disconnect()
+            raise
+        finally:
+            if sent.connection is not None:
+                self._deployment.client.connection_pool.release(sent.connection)
         for (submission, candidates), reply in zip(sent.submissions, replies, strict=True):
             self._take(submission, read_placement(reply), bool(candidates))
 

@@ -23,6 +23,11 @@ from cloudai.state.ledger import Ledger, Proposal, WaitingSet
 logger = logging.getLogger(__name__)
 
 
+#: Waiting tasks of one shape (late ones and others apart) that one look reads.
+MOST_A_SHAPE = 16
+LEAST_A_SHAPE = 2
+
+
 @lru_cache(maxsize=1024)
 def _read_request(text: str) -> TaskRequest:
     """A request as the ledger keeps it. InvalidRequest on anything else."""
@@ -45,34 +50,39 @@ class Dispatcher:
 
     def run(self) -> int:
         """Place until nothing more fits; returns how many tasks were placed."""
-        placed = 0
-        while True:
-            step = self._step()
+        placed, again = 0, True
+        while again:
+            step, again = self._step()
             placed += step
-            if step == 0:
-                return placed
+        return placed
 
-    def _step(self) -> int:
+    def _step(self) -> tuple[int, bool]:
+        """Place what one look at the waiting set shows; returns how many, and whether another look may place more."""
         view = self._view
         with view.lock:
             view.refresh(MAX_AGE_S)
-            found = self._ledger.waiting(view.version)
+            free = int(view.snapshot.slots.sum())
+            found = self._ledger.waiting(view.version, each=min(MOST_A_SHAPE, max(LEAST_A_SHAPE, free)))
             view.saw_time(found.now)
             view.apply(found.changes)
             if found.total == 0:
-                return 0
+                return 0, False
             requests = self._requests(found)
             proposals = self._propose(found, requests)
             if not proposals:
                 self._hold_for_starving(found, requests)
-                return 0
+                return 0, False
             try:
                 now, results, changes = self._ledger.place_waiting(proposals, view.version)
                 view.saw_time(now)
                 view.apply(changes)
             finally:
                 view.forget_assumptions()
-        return sum(1 for node in results if node not in ("", "gone"))
+        placed = sum(1 for node in results if node not in ("", "gone"))
+        seen = sum(len(shape.tasks) for shape in found.shapes)
+        # All that was seen went somewhere and there is more, or somebody was faster and the view knows better now.
+        more = len(proposals) == seen < found.total or placed < len(proposals)
+        return placed, more and placed > 0
 
     def _requests(self, found: WaitingSet) -> dict[str, TaskRequest]:
         """The request of each waiting shape, by shape."""

@@ -181,7 +181,7 @@ class Ledger:
     def place_args(
         self, submission: Submission, candidates: Sequence[tuple[str, str]], since: int
     ) -> tuple[str, str, str, str]:
-        """Arguments of the place script, for a caller that sends several at once."""
+        """Arguments of the place script for one task; it takes those of several, one after the other."""
         s = submission
         short = [
             s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
@@ -210,7 +210,7 @@ class Ledger:
         reply = self.scripts.place.run(
             client or self.client, self.keys.prefix, *self.place_args(submission, candidates, since)
         )
-        return read_placement(reply)
+        return read_placement(reply[0])
 
     def waiting(self, since: int, *, rows: int = 1000, shapes: int = 32, each: int = 16) -> WaitingSet:
         """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes.
@@ -224,16 +224,7 @@ class Ledger:
         return WaitingSet(
             now=float(now),
             total=int(total),
-            shapes=tuple(
-                WaitingShape(
-                    shape=shape.decode(),
-                    request=request.decode(),
-                    tasks=tuple(
-                        WaitingTask(t[0].decode(), float(t[1]), float(t[2]), int(t[3]), t[4].decode()) for t in tasks
-                    ),
-                )
-                for shape, request, tasks in found
-            ),
+            shapes=_read_shapes(found.decode()),
             changes=changes.decode(),
         )
 
@@ -392,8 +383,20 @@ class Ledger:
         return totals
 
 
+def _read_shapes(text: str) -> tuple[WaitingShape, ...]:
+    shapes: list[tuple[str, str, list[WaitingTask]]] = []
+    for line in text.split("\n") if text else ():
+        kind, *fields = line.split("\t")
+        if kind == "S":
+            shapes.append((fields[0], fields[1], []))
+        else:
+            task_id, deadline, since, priority, hold = fields
+            shapes[-1][2].append(WaitingTask(task_id, float(deadline), float(since), int(priority), hold))
+    return tuple(WaitingShape(shape, request, tuple(tasks)) for shape, request, tasks in shapes)
+
+
 def read_placement(reply: bytes) -> Placement:
-    """The answer of the place script, for a caller that sent several at once."""
+    """The answer of the place script for one task."""
     head, _, changes = reply.decode().partition("\n")
     status, node, attempt, now = head.split("\t")
     return Placement(status=status, node=node, attempt=int(attempt), now=float(now), changes=changes)

@@ -117,7 +117,7 @@ def test_a_call_with_too_large_arguments_leaves_nothing_written(app: CloudAI) ->
     join(app, "n1")
     before = app.deployment.client.dbsize()
     with pytest.raises(InvalidRequest, match="arguments"):
-        add(app).apply_many([((1,), {}), (("x" * 70_000,), {})])
+        add(app).apply_many([*(((i,), {}) for i in range(200)), (("x" * 70_000,), {})])
     assert app.deployment.client.dbsize() == before
 
 
