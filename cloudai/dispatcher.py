@@ -48,21 +48,26 @@ class Dispatcher:
         self._ledger = ledger
         self._starvation_after_s = starvation_after_s
 
-    def run(self) -> int:
-        """Place until nothing more fits; returns how many tasks were placed."""
+    def run(self, found: WaitingSet | None = None) -> int:
+        """Place until nothing more fits; returns how many tasks were placed. `found` is a look that was just taken."""
         placed, again = 0, True
         while again:
-            step, again = self._step()
-            placed += step
+            step, again = self._step(found)
+            placed, found = placed + step, None
         return placed
 
-    def _step(self) -> tuple[int, bool]:
+    def each(self, released: int = 0) -> int:
+        """How many waiting tasks of a shape a look should read: about as many as there is room for."""
+        free = int(self._view.snapshot.slots.sum()) + released
+        return min(MOST_A_SHAPE, max(LEAST_A_SHAPE, free))
+
+    def _step(self, found: WaitingSet | None) -> tuple[int, bool]:
         """Place what one look at the waiting set shows; returns how many, and whether another look may place more."""
         view = self._view
         with view.lock:
             view.refresh(MAX_AGE_S)
-            free = int(view.snapshot.slots.sum())
-            found = self._ledger.waiting(view.version, each=min(MOST_A_SHAPE, max(LEAST_A_SHAPE, free)))
+            if found is None:
+                found = self._ledger.waiting(view.version, each=self.each())
             view.saw_time(found.now)
             view.apply(found.changes)
             if found.total == 0:

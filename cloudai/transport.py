@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Transport option by which a channel finds its deployment.
 OPTION = "cloudai_deployment"
+#: Tasks that a node claims in one round trip at most.
+DOORBELLS_TOGETHER = 8
 #: Dead letters that are kept, newest first.
 DEAD_LETTERS_KEPT = 1000
 #: Between two attempts to put back what could not be placed, seconds.
@@ -242,15 +244,20 @@ class _ChannelMixin:
             self._bury(queue, frame, "it is neither a message nor a task id")
             return
         node = queue_node(queue)
-        claim = deployment.ledger.claim(task_id, node, hooks.incarnation, self._kept_client())
-        if claim is None:
+        claims = deployment.ledger.claim_several(task_id, node, hooks.incarnation, more=DOORBELLS_TOGETHER - 1)
+        if not claims:
             if not deployment.ledger.entry(task_id):
                 self._bury(queue, frame, "it is neither a message nor the id of a known task")
             else:
                 logger.info("claim-refused task=%s node=%s: cancelled, moved or taken already", task_id, node)
-            return
+        for claim in claims:
+            self._deliver_claim(queue, node, claim)
+
+    def _deliver_claim(self, queue: str, node: str, claim: Claim) -> None:
+        """Hand a claimed task to the worker; one that cannot be read is ended, its caller waits for a result."""
         if not hooks.claimed(claim):
             return
+        task_id = claim.task_id
         try:
             payload = loads(bytes_to_str(claim.message))
             header = payload["headers"].setdefault(HEADER, {})
@@ -271,7 +278,7 @@ class _ChannelMixin:
                 raise ValueError(problem)
         except Exception as error:
             reason = f"its message cannot be read: {error!r}"
-            self._bury(queue, frame, reason)
+            self._bury(queue, task_id.encode(), reason)
             hooks.undecodable(claim, reason)
             return
         self.connection._deliver(payload, queue)

@@ -25,6 +25,10 @@ from redis import Redis
 from cloudai.names import Keys
 from cloudai.state.scripts import Scripts
 
+#: Changed rows of the fleet, and waiting shapes, that one look reads.
+LOOK_ROWS = 1000
+LOOK_SHAPES = 32
+
 #: Compact JSON, made once.
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -102,6 +106,23 @@ class Claim:
     memory_kib: int
     gpu_milli: int
     storage_kib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An attempt that has ended."""
+
+    task_id: str
+    attempt: int
+    #: A final state, `retried` or `requeued`; see Ledger.finish.
+    outcome: str
+    #: The work itself, seconds; None: nothing to learn from.
+    runtime_s: float | None
+    reason: str
+    #: Epoch seconds at which the work began; 0: at the claim.
+    started: float
+    #: What was measured, for the event.
+    usage: Mapping[str, str | float | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +233,13 @@ class Ledger:
         )
         return read_placement(reply[0])
 
-    def waiting(self, since: int, *, rows: int = 1000, shapes: int = 32, each: int = 16) -> WaitingSet:
+    def waiting(self, since: int, *, rows: int = LOOK_ROWS, shapes: int = LOOK_SHAPES, each: int = 16) -> WaitingSet:
         """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes.
 
         Where more shapes wait, half are the most urgent, and the rest are some with a deadline ahead and some by
         chance: every shape has its turn.
         """
-        now, total, found, changes = self.scripts.waiting.run(
-            self.client, self.keys.prefix, since, rows, shapes, each
-        )
-        return WaitingSet(
-            now=float(now),
-            total=int(total),
-            shapes=_read_shapes(found.decode()),
-            changes=changes.decode(),
-        )
+        return _read_look(self.scripts.waiting.run(self.client, self.keys.prefix, since, rows, shapes, each))
 
     def place_waiting(
         self, proposals: Iterable[Proposal], since: int, rows: int = 1000
@@ -256,27 +269,19 @@ class Ledger:
         """
         return bool(self.scripts.hold.run(self.client, self.keys.prefix, task_id, node))
 
-    def claim(self, task_id: str, node: str, incarnation: str, client: Redis | None = None) -> Claim | None:
+    def claim(self, task_id: str, node: str, incarnation: str) -> Claim | None:
         """Take a placed task. None: it is not placed on this incarnation of the node (cancelled, moved, taken already).
 
         Also None while the node's heartbeat is older than its timeout: it must be heard first; Fleet.ring rings again.
         """
-        reply = self.scripts.claim.run(client or self.client, self.keys.prefix, task_id, node, incarnation)
-        if reply is None:
-            return None
-        message, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = reply
-        return Claim(
-            task_id=task_id,
-            message=message or b"",
-            attempt=int(attempt),
-            devices=tuple(int(d) for d in devices.split(b",") if d),
-            waiting_s=max(0.0, float(waiting)),
-            deadline=float(deadline),
-            cpu_milli=int(cpu),
-            memory_kib=int(memory),
-            gpu_milli=int(gpu),
-            storage_kib=int(storage),
-        )
+        return next(iter(self.claim_several(task_id, node, incarnation, more=0)), None)
+
+    def claim_several(self, task_id: str, node: str, incarnation: str, *, more: int) -> list[Claim]:
+        """Take a placed task, and up to `more` whose doorbells are next in the node's list. Empty: as for `claim`."""
+        reply = self.scripts.claim.run(self.client, self.keys.prefix, task_id, node, incarnation, more)
+        return [
+            _read_claim(text.decode(), message or b"") for message, text in zip(reply[::2], reply[1::2], strict=True)
+        ]
 
     def finish(
         self,
@@ -301,23 +306,28 @@ class Ledger:
         was cancelled meanwhile does neither; it, or a retry that was never published, ends `unsettled`. The event
         `finished` tells by `final` (1 or 0) whether the task ended with its attempt.
         """
-        pairs: list[str | float | int] = []
-        for name, value in (usage or {}).items():
-            pairs += (name, value)
-        reply = self.scripts.finish.run(
-            self.client, self.keys.prefix, task_id, attempt, outcome,
-            "" if runtime_s is None else runtime_s, learning_rate, self._finished_ttl_s, reason[:500], started, *pairs,
-        )  # fmt: skip
-        if len(reply) == 2:
-            return Finish(reply[0].decode(), int(reply[1]), "", None, None)
-        status, waiting, task_type, old, new = reply
-        return Finish(
-            status=status.decode(),
-            waiting=int(waiting),
-            task_type=task_type.decode(),
-            tau_old=float(old) if old else None,
-            tau_new=float(new) if new else None,
+        report = Report(task_id, attempt, outcome, runtime_s, reason, started, usage or {})
+        return self.finish_several([report], learning_rate=learning_rate)[0][0]
+
+    def finish_several(
+        self, reports: Sequence[Report], *, learning_rate: float, look_since: int | None = None, each: int = 16
+    ) -> tuple[list[Finish], WaitingSet | None]:
+        """As `finish`, for several attempts in one round trip.
+
+        With `look_since` (the caller's fleet version), and while tasks wait, also what `waiting` would return now.
+        """
+        short = [
+            (
+                r.task_id, str(r.attempt), r.outcome, "" if r.runtime_s is None else repr(r.runtime_s), r.reason[:500],
+                r.started, [part for pair in r.usage.items() for part in pair],
+            )
+            for r in reports
+        ]  # fmt: skip
+        look = "" if look_since is None else _encode([look_since, LOOK_ROWS, LOOK_SHAPES, each])
+        replies, seen = self.scripts.finish.run(
+            self.client, self.keys.prefix, _encode(short), learning_rate, self._finished_ttl_s, look
         )
+        return [_read_finish(text.decode()) for text in replies], _read_look(seen) if seen else None
 
     def unclaim(self, task_id: str, attempt: int) -> bool:
         """Give a claim back; the task waits again, or ends unsettled if it was cancelled meanwhile.
@@ -381,6 +391,38 @@ class Ledger:
         totals = {k.decode(): int(v) for k, v in counters.items()}
         totals.update(live=int(live or 0), waiting=int(waiting), delayed=int(delayed), dead_letters=int(dead))
         return totals
+
+
+def _read_claim(text: str, message: bytes) -> Claim:
+    task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = text.split("\t")
+    return Claim(
+        task_id=task_id,
+        message=message,
+        attempt=int(attempt),
+        devices=tuple(int(d) for d in devices.split(",") if d),
+        waiting_s=max(0.0, float(waiting)),
+        deadline=float(deadline),
+        cpu_milli=int(cpu),
+        memory_kib=int(memory),
+        gpu_milli=int(gpu),
+        storage_kib=int(storage),
+    )
+
+
+def _read_finish(text: str) -> Finish:
+    status, waiting, task_type, old, new = text.split("\t")
+    return Finish(
+        status=status,
+        waiting=int(waiting),
+        task_type=task_type,
+        tau_old=float(old) if old else None,
+        tau_new=float(new) if new else None,
+    )
+
+
+def _read_look(reply: Sequence[Any]) -> WaitingSet:
+    now, total, found, changes = reply
+    return WaitingSet(float(now), int(total), _read_shapes(found.decode()), changes.decode())
 
 
 def _read_shapes(text: str) -> tuple[WaitingShape, ...]:

@@ -11,16 +11,20 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 
 import redis
 from redis.exceptions import RedisError
 
 from cloudai.deployment import Deployment
+from cloudai.state.ledger import Finish, Report, WaitingSet
 
 logger = logging.getLogger(__name__)
 
 #: Lambda of spec section 2.
 LEARNING_RATE = 0.2
+#: Reports that go to Redis in one round trip at most.
+REPORTS_TOGETHER = 16
 #: Between two attempts to reach Redis, seconds.
 _RETRY_S = 0.5
 
@@ -34,17 +38,6 @@ class Measured:
     usage: dict[str, float | int | str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    task_id: str
-    attempt: int
-    outcome: str
-    runtime_s: float | None
-    reason: str
-    started: float
-    usage: dict[str, float | int | str]
-
-
 class Clerk:
     """Takes reports from any thread; works in its own."""
 
@@ -56,7 +49,8 @@ class Clerk:
         self._first = first
         #: Called with task id and attempt once the ledger knows of an end.
         self._reported = reported
-        self._reports: deque[_Report] = deque()
+        self._reports: deque[Report] = deque()
+        self._together = REPORTS_TOGETHER
         self._measured: dict[tuple[str, int], Measured] = {}
         #: Guards what says whether there is work: _reports, _dispatch, _closing.
         self._lock = threading.Lock()
@@ -92,7 +86,7 @@ class Clerk:
             runtime_s = measured.run_s
         usage = measured.usage if measured else {}
         with self._lock:
-            self._reports.append(_Report(task_id, attempt, outcome, runtime_s, reason, started, usage))
+            self._reports.append(Report(task_id, attempt, outcome, runtime_s, reason, started, usage))
             self._idle.clear()
         self._wake.set()
 
@@ -136,7 +130,7 @@ class Clerk:
         try:
             self._first()
             if self._reports:
-                self._report_next()
+                self._report_some()
             else:
                 self._dispatch_waiting()
         except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -151,27 +145,45 @@ class Clerk:
             return False
         return True
 
-    def _report_next(self) -> None:
-        report = self._reports[0]
+    def _report_some(self) -> None:
+        """Make the oldest reports, several in one round trip."""
+        deployment = self._deployment
+        reports = list(islice(self._reports, self._together))
+        finishes: list[Finish] = []
+        found: WaitingSet | None = None
         try:
-            waiting = self._report(report)
+            finishes, found = deployment.ledger.finish_several(
+                reports,
+                learning_rate=LEARNING_RATE,
+                look_since=deployment.view.version,
+                each=deployment.dispatcher.each(len(reports)),
+            )
         except RedisError:
+            # If Redis refuses one of them, the others must not be kept back.
+            self._together = 1
             raise
         except Exception:
             # A defect must not silence the clerk: the report is dropped aloud, and the node gives the claim back.
+            if self._together > 1:
+                self._together = 1
+                return
+            report = reports[0]
             logger.exception("report-dropped task=%s attempt=%d outcome=%s", report.task_id, report.attempt, report.outcome)
-            waiting = 0
-        self._reports.popleft()
-        self._reported(report.task_id, report.attempt)
-        if waiting:
-            with self._lock:
-                self._dispatch = True
+        else:
+            self._together = REPORTS_TOGETHER
+        for report, finish in zip_longest(reports, finishes):
+            self._reports.popleft()
+            if finish is not None:
+                _tell(report, finish)
+            self._reported(report.task_id, report.attempt)
+        if found is not None:
+            self._dispatch_waiting(found)
 
-    def _dispatch_waiting(self) -> None:
+    def _dispatch_waiting(self, found: WaitingSet | None = None) -> None:
         with self._lock:
             self._dispatch = False
         try:
-            self._deployment.dispatcher.run()
+            self._deployment.dispatcher.run(found)
         except RedisError:
             with self._lock:
                 self._dispatch = True
@@ -179,27 +191,16 @@ class Clerk:
         except Exception:
             logger.exception("dispatch-failed: waiting tasks are looked at again with the next heartbeat")
 
-    def _report(self, report: _Report) -> int:
-        """Make one report; returns how many tasks wait for capacity."""
-        finish = self._deployment.ledger.finish(
-            report.task_id,
-            report.attempt,
-            report.outcome,
-            runtime_s=report.runtime_s,
-            learning_rate=LEARNING_RATE,
-            reason=report.reason,
-            started=report.started,
-            usage=report.usage,
-        )
-        if finish.status == "stale":
-            logger.warning(
-                "finish-refused task=%s attempt=%d outcome=%s: the ledger has moved on; this report changes nothing",
-                report.task_id, report.attempt, report.outcome,
-            )  # fmt: skip
-        elif finish.tau_new is not None and finish.tau_old is not None:
-            logger.info(
-                "tau-updated type=%s runtime=%.6g old=%.6g new=%.6g delta=%+.6g task=%s",
-                finish.task_type, report.runtime_s, finish.tau_old, finish.tau_new,
-                finish.tau_new - finish.tau_old, report.task_id,
-            )  # fmt: skip
-        return finish.waiting
+
+def _tell(report: Report, finish: Finish) -> None:
+    if finish.status == "stale":
+        logger.warning(
+            "finish-refused task=%s attempt=%d outcome=%s: the ledger has moved on; this report changes nothing",
+            report.task_id, report.attempt, report.outcome,
+        )  # fmt: skip
+    elif finish.tau_new is not None and finish.tau_old is not None:
+        logger.info(
+            "tau-updated type=%s runtime=%.6g old=%.6g new=%.6g delta=%+.6g task=%s",
+            finish.task_type, report.runtime_s, finish.tau_old, finish.tau_new,
+            finish.tau_new - finish.tau_old, report.task_id,
+        )  # fmt: skip

@@ -1,67 +1,81 @@
--- An attempt has ended. Contract: state/ledger.py, Ledger.finish.
--- ARGV: id, attempt, outcome, runtime (s, or ''), lambda, entry ttl (s), reason, started (epoch s, or 0), then usage fields as
--- name, value pairs for the event.
-local id, attempt, outcome, runtime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lambda, ttl, reason, started = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-local key = task_key(id)
-local v = redis.call('HMGET', key, 'state', 'attempt', 'node', 'devices', 'type', 'deadline', 'arrival', 'claimed',
-                     'revoked', 'features', 'tau', 'predicted', 'parameters', 'family')
-if v[1] ~= 'running' or v[2] ~= attempt then
-  count('finishes_refused')
-  return {'stale', redis.call('ZCARD', P .. 'waiting')}
-end
-release(id, v[3], need_of(id), v[4])
-if started == 0 then started = tonumber(v[8]) end
+-- Attempts have ended. Contract: state/ledger.py, Ledger.finish and finish_several.
+-- ARGV: a JSON list of reports (id, attempt, outcome, runtime (s, or ''), reason, started (epoch s, or 0), usage fields as name,
+-- value pairs for the event), lambda, entry ttl (s), and '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
+-- a shape) for a look at the waiting set behind it. Returns a text for each report, and the look or ''.
+local lambda, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local revoked = v[9] == '1'
-local follows = outcome ~= 'cancelled' and redis.call('EXISTS', P .. 'next:' .. id) == 1
-local status = 'finished'
-if outcome == 'requeued' and not revoked then status = 'waiting'
-elseif follows and not revoked then status = 'next'
-elseif follows or outcome == 'retried' or outcome == 'requeued' then
-  status = 'unsettled'
-  outcome = revoked and 'cancelled' or 'failed'
-  reason = revoked and 'cancelled; it does not run again' or 'the retry was never published'
-end
-
-local sla = '0'
-if outcome == 'succeeded' and now <= tonumber(v[6]) then sla = '1' end
-
--- Tau learns from successes only (spec section 2): an exponential moving average, here because it must be one step.
-local old_tau, new_tau = '', ''
-if status == 'finished' and outcome == 'succeeded' and ARGV[4] ~= '' then
-  if v[5] and runtime and runtime > 0 and runtime < math.huge then
-    local old = tonumber(redis.call('HGET', P .. 'tau', v[5]) or v[11] or runtime)
-    local new = lambda * runtime + (1 - lambda) * old
-    if new < 0.001 then new = 0.001 elseif new > 1e6 then new = 1e6 end
-    old_tau, new_tau = string.format('%.9g', old), string.format('%.9g', new)
-    redis.call('HSET', P .. 'tau', v[5], new_tau)
-    redis.call('HINCRBY', P .. 'tau', 'samples:' .. v[5], 1)
-  else
-    count('tau_samples_refused')
+local function finish(report)
+  local id, attempt, outcome, runtime = report[1], report[2], report[3], tonumber(report[4])
+  local reason, started = report[5], report[6]
+  local key = task_key(id)
+  local v = redis.call('HMGET', key, 'state', 'attempt', 'node', 'devices', 'type', 'deadline', 'arrival', 'claimed',
+                       'revoked', 'features', 'tau', 'predicted', 'parameters', 'family')
+  if v[1] ~= 'running' or v[2] ~= attempt then
+    count('finishes_refused')
+    return 'stale\t' .. redis.call('ZCARD', P .. 'waiting') .. '\t\t\t'
   end
+  release(id, v[3], need_of(id), v[4])
+  if started == 0 then started = tonumber(v[8]) end
+
+  local revoked = v[9] == '1'
+  local follows = outcome ~= 'cancelled' and redis.call('EXISTS', P .. 'next:' .. id) == 1
+  local status = 'finished'
+  if outcome == 'requeued' and not revoked then status = 'waiting'
+  elseif follows and not revoked then status = 'next'
+  elseif follows or outcome == 'retried' or outcome == 'requeued' then
+    status = 'unsettled'
+    outcome = revoked and 'cancelled' or 'failed'
+    reason = revoked and 'cancelled; it does not run again' or 'the retry was never published'
+  end
+
+  local sla = '0'
+  if outcome == 'succeeded' and now <= tonumber(v[6]) then sla = '1' end
+
+  -- Tau learns from successes only (spec section 2): an exponential moving average, here because it must be one step.
+  local old_tau, new_tau = '', ''
+  if status == 'finished' and outcome == 'succeeded' and report[4] ~= '' then
+    if v[5] and runtime and runtime > 0 and runtime < math.huge then
+      local old = tonumber(redis.call('HGET', P .. 'tau', v[5]) or v[11] or runtime)
+      local new = lambda * runtime + (1 - lambda) * old
+      if new < 0.001 then new = 0.001 elseif new > 1e6 then new = 1e6 end
+      old_tau, new_tau = string.format('%.9g', old), string.format('%.9g', new)
+      redis.call('HSET', P .. 'tau', v[5], new_tau)
+      redis.call('HINCRBY', P .. 'tau', 'samples:' .. v[5], 1)
+    else
+      count('tau_samples_refused')
+    end
+  end
+
+  event('finished', id, 'node', v[3], 'attempt', attempt, 'outcome', outcome,
+        'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
+        'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', report[4], 'sla_success', sla,
+        'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
+        'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, unpack(report[7]))
+
+  if status == 'waiting' then
+    count('finished_requeued')
+    redis.call('HSET', key, 'node', '', 'devices', '')
+    park(id)
+    event('waiting', id, 'reason', 'requeued', 'node', v[3])
+  elseif status == 'next' then
+    count('finished_' .. outcome)
+    promote(id)
+  elseif status == 'unsettled' then
+    close_unsettled(id, outcome, reason, ttl)
+  else
+    count('finished_' .. outcome)
+    redis.call('HSET', key, 'sla_success', sla, 'runtime', report[4])
+    close(id, outcome, reason, ttl)
+    redis.call('DEL', P .. 'message:' .. id)
+  end
+  return table.concat({status, redis.call('ZCARD', P .. 'waiting'), v[5] or '', old_tau, new_tau}, '\t')
 end
 
-event('finished', id, 'node', v[3], 'attempt', attempt, 'outcome', outcome,
-      'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
-      'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', ARGV[4], 'sla_success', sla,
-      'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
-      'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, unpack(ARGV, 9))
-
-if status == 'waiting' then
-  count('finished_requeued')
-  redis.call('HSET', key, 'node', '', 'devices', '')
-  park(id)
-  event('waiting', id, 'reason', 'requeued', 'node', v[3])
-elseif status == 'next' then
-  count('finished_' .. outcome)
-  promote(id)
-elseif status == 'unsettled' then
-  close_unsettled(id, outcome, reason, ttl)
-else
-  count('finished_' .. outcome)
-  redis.call('HSET', key, 'sla_success', sla, 'runtime', ARGV[4])
-  close(id, outcome, reason, ttl)
-  redis.call('DEL', P .. 'message:' .. id)
+local replies = {}
+for i, report in ipairs(cjson.decode(ARGV[1])) do replies[i] = finish(report) end
+local seen = ''
+if ARGV[4] ~= '' and redis.call('EXISTS', P .. 'waiting') == 1 then
+  local a = cjson.decode(ARGV[4])
+  seen = look(a[1], a[2], a[3], a[4])
 end
-return {status, redis.call('ZCARD', P .. 'waiting'), v[5] or '', old_tau, new_tau}
+return {replies, seen}
