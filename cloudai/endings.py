@@ -39,8 +39,8 @@ def settle(app: Any, task_id: str) -> None:
         reason = entry.get("reason") or entry["state"]
         revoked = entry["state"] in (CANCELLED, EXPIRED)
         error: Exception = TaskRevokedError(reason) if revoked else WorkerLostError(reason)
-        # Its result may be there: a node died between storing it and telling so. REVOKED may come from a worker that heard
-        # of the revocation, and tells nobody: errbacks and chord must still hear.
+        # Its result may be there: a node died between storing it and telling so. REVOKED may come from a worker
+        # that heard of the revocation, and tells nobody: errbacks and chord must still hear.
         if app.backend.get_state(task_id) not in (states.SUCCESS, states.FAILURE):
             end_without_worker(app, task_id, ledger.message(task_id), error)
             _tell_monitors(app, task_id, error, expired=entry["state"] == EXPIRED)

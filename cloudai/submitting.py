@@ -35,6 +35,7 @@ class ShortWay:
     def __init__(self, app: Any, task: Any) -> None:
         self._app = app
         self._task = task
+        self._refused = frozenset(getattr(task, "refused_options", ()))
         self._forms: dict[tuple[Any, ...], MessageForm] = {}
         conf = app.conf
         declared = task._get_exec_options()
@@ -54,7 +55,7 @@ class ShortWay:
         """Whether a submission with these options of Celery's may go the short way."""
         return (
             self._open
-            and all(value is None or key in FORM_OPTIONS for key, value in options.items())
+            and all(value is None or key in FORM_OPTIONS - self._refused for key, value in options.items())
             and not any(signal.receivers for signal in _WATCHED)
             and self._app.current_worker_task is None
         )

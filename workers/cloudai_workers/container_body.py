@@ -15,8 +15,9 @@ from cloudai.names import HEADER
 from cloudai_workers import node as node_module
 from cloudai_workers.clerk import Measured
 from cloudai_workers.pool import jobs
-from cloudai_workers.running import running
 from cloudai_workers.runners.base import Job, Limits, Reservation
+from cloudai_workers.running import running
+
 
 def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when stopped."""

@@ -1,6 +1,7 @@
 """What a pool's child process must know of its node: whether the fleet may have given the node's tasks to others.
 
-Child processes were forked before and share no memory with the heart that knows; so two numbers lie in memory that they do.
+Child processes were forked before and share no memory with the heart that knows; so two numbers lie in memory
+that they do share.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What this node holds by the ledger's word and by its own: claims, from delivery to the report of their end.
 
-A claim whose answer was lost on the way runs nowhere, although the ledger says running; a frame that Redis hands out twice
-would run twice. Both show when the two words are compared.
+A claim whose answer was lost on the way runs nowhere, although the ledger says running; a frame that Redis hands
+out twice would run twice. Both show when the two words are compared.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import states
 from celery.exceptions import Ignore
+from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import RedisError
 
 from cloudai import names
@@ -42,7 +43,7 @@ class Holding:
         self._held: set[tuple[str, int]] = set()
 
     def take(self, claim: Claim) -> str | None:
-        """Note a claim. Returns "" to run it, the outcome if its result is there already, or None if it runs here already."""
+        """Note a claim. Returns "" to run it, its outcome if that is known already, None if it runs here already."""
         key = (claim.task_id, claim.attempt)
         if key in self._held:
             logger.warning("claim-doubled task=%s attempt=%d: it runs here already", *key)
@@ -75,7 +76,7 @@ class Holding:
         ledger, keys = self._deployment.ledger, self._deployment.keys
         now = self._deployment.view.now()
         for raw in ledger.client.smembers(keys.node_tasks(self._node)):
-            task_id = raw.decode()
+            task_id = bytes_to_str(raw)
             entry = ledger.entry(task_id)
             ours = entry.get("state") == names.RUNNING and entry.get("incarnation") == self._incarnation
             if not ours or now - float(entry["claimed"]) < UNKNOWN_AFTER_S:
@@ -100,7 +101,7 @@ class Holding:
         return outcome
 
     def _fence(self, task_id: str, attempt: int, begun: float) -> None:
-        # One question to Redis for each task would cost as much as the task; only a node that was silent can have lost one.
+        # A question for each task would cost as much as the task; only a node that was silent can have lost one.
         while self._hearing.lapsed_since(begun):
             try:
                 if not self._deployment.ledger.is_current(task_id, attempt):

@@ -46,11 +46,10 @@ class NodeRequest(Request):  # type: ignore[misc]
         if attempt is None or node is None or self.__dict__.get("_cloudai_ended"):
             return
         self.__dict__["_cloudai_ended"] = True
-        node.clerk.ended(
-            self.id, attempt, outcome, runtime_s=runtime_s, reason=reason, started=self.time_start or 0.0
-        )
+        node.clerk.ended(self.id, attempt, outcome, runtime_s=runtime_s, reason=reason, started=self.time_start or 0.0)
 
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
+        """As Celery's; a task that was unclaimed a moment ago does not start."""
         node = node_module.current()
         if node is not None and node.was_given_back(self.id, self._header.get("attempt", 0)):
             # Unclaimed at shutdown a moment ago: somebody else runs it.
@@ -60,6 +59,7 @@ class NodeRequest(Request):  # type: ignore[misc]
         return super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """As Celery's; the attempt ends."""
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
@@ -86,7 +86,7 @@ class NodeRequest(Request):  # type: ignore[misc]
         return names.FAILED
 
     def reject(self, requeue: bool = False) -> Any:
-        # Celery gives a message back for more reasons than Reject: a lost pool process, a time limit, as the task is set.
+        """As Celery's, which gives a message back for more reasons than Reject: a lost pool process, a time limit."""
         if requeue:
             self.__dict__["_cloudai_requeued"] = True
         return super().reject(requeue)
@@ -98,13 +98,14 @@ class NodeRequest(Request):  # type: ignore[misc]
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """As Celery's, for remote inspection and Flower; a task may keep arguments of its own to itself."""
-        shown = super().info(safe)
+        shown: dict[str, Any] = super().info(safe)
         redact = getattr(self.task, "shown_kwargs", None)
         if redact is not None and not safe:
             shown["kwargs"] = redact(shown["kwargs"])
         return shown
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """As Celery's; a hard limit ends the attempt."""
         try:
             return super().on_timeout(soft, timeout)
         finally:

@@ -69,7 +69,9 @@ class NodeConsumer(Consumer):  # type: ignore[misc]
             super().on_unknown_task(body, message, exc)
             return
         name = message.headers["task"]
-        logger.error("task-unknown task=%s name=%s: its module is not imported on this node", message.headers["id"], name)
+        logger.error(
+            "task-unknown task=%s name=%s: its module is not imported on this node", message.headers["id"], name
+        )
         message.ack_log_error(logger, self.connection_errors)
         self._end(message, NotRegistered(name))
 

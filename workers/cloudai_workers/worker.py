@@ -10,10 +10,12 @@ import logging
 from typing import Any
 
 import click
+from celery import signals
 from celery.apps.worker import Worker
 from celery.worker import state as worker_state
 
 from cloudai.names import PLACE_QUEUE, node_queue
+from cloudai_workers import log_command as log_command  # registers the control command
 from cloudai_workers.node import Node
 from cloudai_workers.steps import NodeStep
 
@@ -39,7 +41,13 @@ class NodeWorker(Worker):  # type: ignore[misc]
             self.app.conf.worker_consumer = "cloudai_workers.steps:NodeConsumer"
             self.node = Node(self.app, self.hostname)
             self.app.steps["worker"].add(NodeStep)
+            # Before the handler of the signal, which may end the pool: what is given back then must not come here again.
+            signals.worker_shutting_down.connect(self._announced, weak=False)
         super().setup_defaults(*args, pool=pool, **kwargs)
+
+    def _announced(self, **_: Any) -> None:
+        if self.node is not None:
+            self.node.shutting_down()
 
     def _is_node(self, asked: bool | None) -> bool:
         return bool(self.app.node_by_default if asked is None else asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -44,6 +45,14 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: a test run that is killed leaves no worker behind.
+    _libc.prctl(1, signal.SIGKILL)
+
+
 class WorkerProcess:
     """A Celery worker as a process of its own."""
 
@@ -52,7 +61,13 @@ class WorkerProcess:
         self.log_path = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
+                command,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     @property
@@ -111,7 +126,14 @@ class Cluster:
         return self.app.tasks[f"jobs.{task}"]
 
     def start(
-        self, name: str = "one", *args: str, cpu: float = 2, memory: str = "4GiB", slots: int = 0, wait: bool = True, **node: Any
+        self,
+        name: str = "one",
+        *args: str,
+        cpu: float = 2,
+        memory: str = "4GiB",
+        slots: int = 0,
+        wait: bool = True,
+        **node: Any,
     ) -> WorkerProcess:
         """Start a worker, a node unless `--no-node` is among `args`, and wait until it takes tasks."""
         sections = {section: dict(values) for section, values in self._sections.items()}
@@ -130,6 +152,7 @@ class Cluster:
 
     def wait_joined(self, worker: WorkerProcess) -> None:
         """Wait until the worker is up, a node's entry is its own."""
+
         def up() -> bool:
             assert worker.process.poll() is None, worker.log
             return " ready." in worker.log

@@ -86,8 +86,12 @@ def test_link_is_placed(cluster: Cluster) -> None:
 
 
 def test_what_a_signature_asks_for_travels_with_it(cluster: Cluster) -> None:
-    link = cluster["plain_add"].s(5).set(
-        resources={"cpu": 2, "memory": "1GiB"}, task_type="cpu-heavy", deadline=timedelta(hours=1), family="linked"
+    link = (
+        cluster["plain_add"]
+        .s(5)
+        .set(
+            resources={"cpu": 2, "memory": "1GiB"}, task_type="cpu-heavy", deadline=timedelta(hours=1), family="linked"
+        )
     )
     result = chain(cluster["add"].s(1, 1), link).apply_async()
     assert result.get(timeout=20) == 7

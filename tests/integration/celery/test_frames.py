@@ -65,7 +65,8 @@ WITHOUT_SHAPE = [
     b'{"body": "", "properties": 5, "headers": {}}',
     b'{"body": "", "properties": {"delivery_info": []}, "headers": {}}',
     b'{"body": "", "properties": {"delivery_info": {}, "delivery_tag": "x"}, "headers": {}}',
-    b'{"body": 5, "properties": {"delivery_info": {"exchange": "", "routing_key": "a"}, "delivery_tag": "x"}, "headers": {}}',
+    b'{"body": 5, "properties": {"delivery_info": {"exchange": "", "routing_key": "a"}, "delivery_tag": "x"},'
+    b' "headers": {}}',
     b'{"body": "!", "properties": {"delivery_info": {"exchange": "", "routing_key": "a"}, "delivery_tag": "x",'
     b' "body_encoding": "base64"}, "headers": [1]}',
     b"{" * 5000, b"[" * 100_000,
@@ -76,7 +77,10 @@ WITHOUT_SHAPE = [
 def test_frames_of_no_use_go_to_the_dead_letters(cluster: Cluster, queue: str) -> None:
     before = cluster.deployment.ledger.totals().get("dead_letters_total", 0)
     cluster.deployment.client.lpush(queue, *WITHOUT_SHAPE)
-    until(lambda: cluster.deployment.ledger.totals().get("dead_letters_total", 0) == before + len(WITHOUT_SHAPE), "all are buried")
+    until(
+        lambda: cluster.deployment.ledger.totals().get("dead_letters_total", 0) == before + len(WITHOUT_SHAPE),
+        "all are buried",
+    )
     letter = dead_letters(cluster)[0]
     assert letter["queue"] == queue
     assert letter["reason"]

@@ -95,7 +95,9 @@ def test_a_killed_node_that_comes_back_adopts_its_tasks(cluster: Cluster, witnes
     again.stop()
 
 
-def test_a_result_that_was_stored_before_the_kill_is_not_made_again(cluster: Cluster, witness: Path, gate: Path) -> None:
+def test_a_result_that_was_stored_before_the_kill_is_not_made_again(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
     doomed = cluster.start("doomed", cpu=1)
     result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="doomed@t")
     until(lambda: lines(witness))

@@ -15,12 +15,12 @@ from celery.beat import Scheduler
 from cloudai.errors import DuplicateTask, InvalidRequest, Unplaceable
 from cloudai.scheduling.requests import Resources
 
-from .cluster import Cluster, close, until
+from .cluster import Cluster, close
 
 
 @pytest.fixture(scope="module")
 def cluster(bare_cluster: Cluster) -> Cluster:
-    bare_cluster.start("one", cpu=2, memory="4GiB", labels={"zone": "a"})
+    bare_cluster.start("one", "-E", cpu=2, memory="4GiB", labels={"zone": "a"})
     bare_cluster.start("plain", "--no-node", "-c", "1", "-Q", "celery,mine")
     return bare_cluster
 
@@ -44,7 +44,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"resources": 4}, "resources"),
     ({"task_type": "huge"}, "task_type"),
     ({"deadline": NOW - timedelta(seconds=60)}, "deadline"),
-    ({"deadline": datetime.now()}, "deadline"),  # noqa: DTZ005 - that it has no zone is the point
+    ({"deadline": datetime.now()}, "deadline"),
     ({"deadline": timedelta(0)}, "deadline"),
     ({"deadline": 17}, "deadline"),
     ({"sla_multiplier": 1.4}, "sla_multiplier"),
@@ -188,7 +188,9 @@ def test_a_plain_task_may_ask_once(cluster: Cluster) -> None:
 
 
 def test_send_task_by_name_takes_the_options(cluster: Cluster) -> None:
-    result = cluster.app.send_task("jobs.plain_add", (1, 2), resources=Resources(500, 65536), task_type="mixed", user_id="me")
+    result = cluster.app.send_task(
+        "jobs.plain_add", (1, 2), resources=Resources(500, 65536), task_type="mixed", user_id="me"
+    )
     assert result.get(timeout=20) == 3
     entry = cluster.until_state(result.id, "succeeded")
     assert (entry["cpu"], entry["type"], entry["user"]) == ("500", "mixed", "me")
@@ -251,33 +253,31 @@ def test_a_beat_entry_takes_resources(cluster: Cluster) -> None:
 
 def test_environment_values_are_shown_nowhere(cluster: Cluster) -> None:
     events: list[Any] = []
-    app = cluster.app
+    app = cluster.new_app()
+    app.conf.task_send_sent_event = True
     secret = "hunter2"
     kwargs = {"image": "busybox", "command": ["sleep", "600"], "env": {"PASSWORD": secret}}
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": events.append})
-        with receiver.consumer_context(wakeup=False) as (_, _, _):
-            app.conf.task_send_sent_event = True
+        with receiver.consumer_context(wakeup=False) as (events_connection, _, _):
+            # Any worker's heartbeat tells that we are subscribed.
+            while not events:
+                events_connection.drain_events(timeout=20)
             result = app.send_task("cloudai.run_container", kwargs=kwargs)
-            app.conf.task_send_sent_event = False
-            until(lambda: result.state == "STARTED")
-            found = []
-
-            def received() -> bool:
-                for _ in connection.drain_events(timeout=5) or ():
-                    pass
-                found[:] = [e for e in events if e.get("uuid") == result.id]
-                return any(e["type"] == "task-started" for e in found)
-
-            until(received)
+            end = time.monotonic() + 10
+            while not any(e["type"] == "task-started" and e["uuid"] == result.id for e in events):
+                events_connection.drain_events(timeout=20)
+                assert time.monotonic() < end, events
+    found = [e for e in events if e.get("uuid") == result.id]
+    assert {"task-sent", "task-received"} <= {e["type"] for e in found}
     message = cluster.deployment.ledger.message(result.id)
     assert message is not None
     inspected = app.control.inspect(destination=["one@t"], timeout=5).active()
     assert "PASSWORD" in str(inspected)
-    stream = [e for e in cluster.events(result.id)]
-    for place in (str(found), str(inspected), str(stream), str(json.loads(message)["headers"])):
+    for place in (str(found), str(inspected), str(cluster.events(result.id)), str(json.loads(message)["headers"])):
         assert secret not in place
     result.revoke(terminate=True)
+    cluster.until_state(result.id, "cancelled")
 
 
 def test_closing_is_possible_more_than_once(cluster: Cluster) -> None:

@@ -83,7 +83,9 @@ def test_a_target_is_kept_and_a_drained_one_waits(cluster: Cluster) -> None:
     assert cluster.until_state(result.id, "succeeded")["node"] == "small@t"
 
 
-def test_more_tasks_than_room_run_in_deadline_order(cluster: Cluster, full: list[Any], witness: Path, gate: Path) -> None:
+def test_more_tasks_than_room_run_in_deadline_order(
+    cluster: Cluster, full: list[Any], witness: Path, gate: Path
+) -> None:
     # One core of one node, so that the order is to be seen.
     order = [3, 1, 4, 2, 5]
     results = [
