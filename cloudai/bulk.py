@@ -35,10 +35,10 @@ from cloudai.submission import kept_fields, request_texts
 #: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.
 TASKS_A_DECISION = 8
 #: Tasks that are sent to Redis together.
-TASKS_A_CHUNK = 64
+TASKS_A_CHUNK = 32
 
 #: Chunks after which the view is read anew; between, it is what this submission itself has changed.
-CHUNKS_A_REFRESH = 8
+CHUNKS_A_REFRESH = 32
 
 #: A fleet version that no fleet reaches: the answers then carry no changes.
 _NO_CHANGES = 1 << 53
@@ -119,7 +119,7 @@ class _Submitter:
                         self._read(sent)
             finally:
                 view.forget_assumptions()
-                view.refresh()
+                view.expire()
         if self._wake_dispatcher:
             deployment.dispatcher.run()
         if self._full:

@@ -83,6 +83,10 @@ class FleetView:
                     self._take_parameters(news.parameters, news.parameters_version)
             self._refreshed = started
 
+    def expire(self) -> None:
+        """Make the next decision read what changed, however recently that was done."""
+        self._refreshed = float("-inf")
+
     def _start_over(self) -> None:
         """Redis has lost its data: what is known of the nodes is no longer so."""
         logger.warning("fleet-lost: Redis knows an older fleet than this process; it is read anew")

@@ -94,6 +94,9 @@ class Filter:
 
     def __init__(self) -> None:
         self._snapshot: FleetSnapshot | None = None
+        #: heartbeat that no node's is older than, epoch s, while the snapshot's membership is this
+        self._oldest = 0.0
+        self._membership = -1
         #: by shape, the longest unused first
         self._kept: dict[str, _Kept] = {}
 
@@ -102,6 +105,8 @@ class Filter:
     ) -> Verdict:
         """As `feasible_mask`, with the refusals counted."""
         kept = self._lasting(task, snapshot)
+        if not snapshot.held and self._all_fresh(snapshot, now, staleness_s):
+            return Verdict(kept.mask, kept.counts[NO_REASON], kept.refusals)
         feasible = kept.mask & fresh(snapshot, now, staleness_s)
         count = int(np.count_nonzero(feasible))
         fitting = kept.counts[NO_REASON]
@@ -121,10 +126,21 @@ class Filter:
             refusals[str(Reason.STALE)] = fitting - held - count
         return Verdict(feasible, count, refusals)
 
+    def _all_fresh(self, snapshot: FleetSnapshot, now: float, staleness_s: float) -> bool:
+        """Whether no node's telemetry is too old. A node's heartbeat only ever grows, so the oldest one that was seen is
+        a bound for as long as no node comes or goes.
+        """
+        if self._membership == snapshot.membership and now - self._oldest <= staleness_s:
+            return True
+        self._membership = snapshot.membership
+        self._oldest = float(snapshot.heartbeat.min(initial=now))
+        return now - self._oldest <= staleness_s
+
     def _lasting(self, task: TaskRequest, snapshot: FleetSnapshot) -> _Kept:
         if snapshot is not self._snapshot:
             self._kept.clear()
             self._snapshot = snapshot
+            self._membership = -1
         shape = task.shape
         kept = self._kept.pop(shape, None)
         if kept is None:
