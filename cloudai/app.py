@@ -49,15 +49,15 @@ _KEPT_BY_RETRY = ("deadline", "target_worker_id")
 register_type(timedelta, "cloudai.timedelta", lambda span: span.total_seconds(), lambda s: timedelta(seconds=s))
 
 
-class _AMQP(AMQP):  # type: ignore[misc]
+class _AMQP(AMQP):
     """Celery's message side with our router before the project's own routes."""
 
     def flush_routes(self) -> None:
         super().flush_routes()
-        self._rtable = (self.app.rts_router, *self._rtable)
+        self._rtable: tuple[Any, ...] = (self.app.rts_router, *self._rtable)
 
 
-class CloudAI(Celery):  # type: ignore[misc]
+class CloudAI(Celery):
     """A Celery application whose tasks may ask for resources, a deadline and more; see OPTIONS.
 
     Everything else is Celery's: tasks that ask for nothing are routed and run as before. Broker and live state are the
@@ -68,7 +68,14 @@ class CloudAI(Celery):  # type: ignore[misc]
     task_cls = "cloudai.task:CloudAITask"
     control_cls = "cloudai.control:Control"
 
-    def __init__(self, main: str | None = None, *args: Any, settings: Settings | None = None, node_by_default: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        main: str | None = None,
+        *args: Any,
+        settings: Settings | None = None,
+        node_by_default: bool = False,
+        **kwargs: Any,
+    ) -> None:
         #: Whether a worker of this application is a node unless `--no-node` is given.
         self.node_by_default = node_by_default
         self.settings = settings or Settings.load()
@@ -103,7 +110,8 @@ class CloudAI(Celery):  # type: ignore[misc]
             )
         if self.conf.broker_transport_options.get("global_keyprefix"):
             raise ConfigurationError(
-                "broker_transport_options: global_keyprefix: leave it out and set redis.namespace, which serves the same end"
+                "broker_transport_options: global_keyprefix: leave it out and set redis.namespace, which serves "
+                "the same end"
             )
         redis_settings = self.settings.redis.model_copy(update={"url": url})
         return Deployment(self.settings.model_copy(update={"redis": redis_settings}))
@@ -125,6 +133,7 @@ class CloudAI(Celery):  # type: ignore[misc]
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - the name is Celery's
+        """Celery's worker, which may be a node."""
         return self.subclass_with_self("cloudai_workers.worker:NodeWorker", name="Worker")
 
     def request_header(

@@ -3,7 +3,8 @@
     run_container.apply_async(kwargs={"image": "debian:bookworm", "command": ["echo", "hello"]},
                               resources={"cpu": 2, "memory": "4GiB"})
 
-Keyword arguments: those of `cloudai.containers.spec.validate_container`. Result: the fields of `ContainerResult`. Failures:
+Keyword arguments: those of `cloudai.containers.spec.validate_container`. Result: the fields of `ContainerResult`.
+Failures:
 the errors of `cloudai.containers.errors`, each with the record of what was seen.
 """
 
@@ -46,6 +47,7 @@ class ContainerTask(CloudAITask):
         return {**kwargs, "env": dict.fromkeys(env, "***")} if isinstance(env, Mapping) else dict(kwargs)
 
     def check_submission(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """The container's arguments, as the node will check them again."""
         if args:
             raise InvalidRequest("args", list(args), "none: give image, command and the rest as keyword arguments")
         settings = self._get_app().settings

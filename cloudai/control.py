@@ -10,7 +10,7 @@ from celery.app.control import Control as CeleryControl
 from cloudai.endings import settle
 
 
-class Control(CeleryControl):  # type: ignore[misc]
+class Control(CeleryControl):
     """Celery's remote control; `revoke` also cancels tasks that wait or were placed."""
 
     def revoke(

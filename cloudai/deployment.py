@@ -122,8 +122,8 @@ class Deployment:
             placement = self.ledger.place(submission, candidates, view.version, client)
         except OutOfMemoryError as error:
             raise ClusterFull(
-                "Redis has reached its maxmemory and takes no new tasks; running ones end as usual. Submit again when some "
-                "have ended, or give Redis more memory"
+                "Redis has reached its maxmemory and takes no new tasks; running ones end as usual. Submit again when "
+                "some have ended, or give Redis more memory"
             ) from error
         with view.lock:
             view.saw_time(placement.now)

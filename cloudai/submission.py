@@ -11,8 +11,8 @@ import contextlib
 import json
 import secrets
 from collections.abc import Mapping
-from functools import lru_cache
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps

@@ -13,7 +13,8 @@ from celery.utils import uuid
 
 from cloudai import transport
 from cloudai.app import ASKED, OPTIONS
-from cloudai.bulk import Call, submit_many
+from cloudai.bulk import submit_many
+from cloudai.message_form import Call
 from cloudai.names import HEADER
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.submitting import ShortWay
@@ -22,7 +23,7 @@ from cloudai.submitting import ShortWay
 _BEGUN = "_cloudai_begun"
 
 
-class CloudAITask(Task):  # type: ignore[misc]
+class CloudAITask(Task):
     """A Celery task that may ask for resources, for all its submissions (`@app.task(resources=...)`) or for one.
 
     The options of one submission win over those of the task. A task that asks for nothing is an ordinary Celery task.

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty
-from typing import Any
+from typing import Any, cast
 
 import kombu.transport
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 from redis import Redis
 
 from cloudai.deployment import Deployment, deployment_of
@@ -97,14 +97,14 @@ class _QoSMixin:
     def append(self, message: Any, delivery_tag: str) -> None:
         base = virtual.QoS if _is_ours(message) else super()
         if base is virtual.QoS:
-            virtual.QoS.append(self, message, delivery_tag)
+            virtual.QoS.append(cast(Any, self), message, delivery_tag)
         else:
             super().append(message, delivery_tag)  # type: ignore[misc]
 
     def ack(self, delivery_tag: str) -> None:
         message = self._delivered.get(delivery_tag)
         if message is not None and _is_ours(message):
-            virtual.QoS.ack(self, delivery_tag)
+            virtual.QoS.ack(cast(Any, self), delivery_tag)
         else:
             super().ack(delivery_tag)  # type: ignore[misc]
 
@@ -112,7 +112,7 @@ class _QoSMixin:
         message = self._delivered.get(delivery_tag)
         if message is not None and _is_ours(message):
             # The request's own callbacks end the attempt or give it back; there is nothing to restore here.
-            virtual.QoS.ack(self, delivery_tag)
+            virtual.QoS.ack(cast(Any, self), delivery_tag)
         else:
             super().reject(delivery_tag, requeue)  # type: ignore[misc]
 
@@ -133,7 +133,8 @@ class _ChannelMixin:
     connection_errors: Any
     sep: str
     Message: Any
-    _create_client: Callable[[], Redis]
+    _create_client: Any
+    _in_poll: Any
     _cloudai_client: Redis | None = None
     #: Set from the transport options (OPTION).
     cloudai_deployment: str | None = None
@@ -341,31 +342,31 @@ def _not_a_message(payload: Any, channel: Any) -> str:
     return ""
 
 
-class QoS(_QoSMixin, kombu_redis.QoS):  # type: ignore[misc]
+class QoS(_QoSMixin, kombu_redis.QoS):
     """Quality of service of a channel."""
 
 
-class Channel(_ChannelMixin, kombu_redis.Channel):  # type: ignore[misc]
+class Channel(_ChannelMixin, kombu_redis.Channel):
     """A Redis channel that places and claims."""
 
     QoS = QoS
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, OPTION)
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, OPTION)  # type: ignore[assignment]
 
 
-class Transport(kombu_redis.Transport):  # type: ignore[misc]
+class Transport(kombu_redis.Transport):
     """kombu's Redis transport with our channel."""
 
     Channel = Channel
 
 
-class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):  # type: ignore[misc]
+class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
     """The same behind Redis Sentinel."""
 
     QoS = QoS
-    from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, OPTION)
+    from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, OPTION)  # type: ignore[assignment]
 
 
-class SentinelTransport(kombu_redis.SentinelTransport):  # type: ignore[misc]
+class SentinelTransport(kombu_redis.SentinelTransport):
     """kombu's Sentinel transport with our channel."""
 
     Channel = SentinelChannel

@@ -127,7 +127,8 @@ class Filter:
         return Verdict(feasible, count, refusals)
 
     def _all_fresh(self, snapshot: FleetSnapshot, now: float, staleness_s: float) -> bool:
-        """Whether no node's telemetry is too old. A node's heartbeat only ever grows, so the oldest one that was seen is
+        """Whether no node's telemetry is too old. A node's heartbeat only ever grows, so the oldest one that was
+        seen is
         a bound for as long as no node comes or goes.
         """
         if self._membership == snapshot.membership and now - self._oldest <= staleness_s:

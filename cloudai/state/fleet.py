@@ -166,7 +166,8 @@ class Fleet:
         return [i.decode() for i in self._scripts.ring.run(self.client, self.keys.prefix, name, after_s)]
 
     def refresh(self, since: int, rows: int, parameters_version: int | None) -> Refresh:
-        """The fleet's changes since a version, tau, and the parameters when they differ from the version given: one round
+        """The fleet's changes since a version, tau, and the parameters when they differ from the version given: one
+        round
         trip. None does not ask for parameters.
         """
         now, changes, tau, version, text, fleet_version = self._scripts.refresh.run(

@@ -1,4 +1,6 @@
-"""Many submissions at once, against a real Redis: the same state as as many `apply_async`, in a fraction of the trips."""
+"""Many submissions at once, against a real Redis: the same state as as many `apply_async`, in a fraction of the
+trips.
+"""
 
 from __future__ import annotations
 

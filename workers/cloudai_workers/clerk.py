@@ -168,7 +168,9 @@ class Clerk:
                 self._together = 1
                 return
             report = reports[0]
-            logger.exception("report-dropped task=%s attempt=%d outcome=%s", report.task_id, report.attempt, report.outcome)
+            logger.exception(
+                "report-dropped task=%s attempt=%d outcome=%s", report.task_id, report.attempt, report.outcome
+            )
         else:
             self._together = REPORTS_TOGETHER
         for report, finish in zip_longest(reports, finishes):

@@ -20,13 +20,15 @@ from cloudai_workers.running import running
 
 
 def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when stopped."""
+    """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when
+    stopped.
+    """
     node = node_module.current()
     header = getattr(task.request, HEADER, None) or {}
     if "attempt" in header and (node is None or node.pid != os.getpid()):
         raise EngineUnavailable(
-            "this node runs its tasks in pool processes (-P prefork), which cannot look after containers: start nodes for "
-            "container jobs without -P, or pin the job to one with constraints"
+            "this node runs its tasks in pool processes (-P prefork), which cannot look after containers: start nodes "
+            "for container jobs without -P, or pin the job to one with constraints"
         )
     if node is None or "attempt" not in header:
         raise EngineUnavailable(

@@ -4,6 +4,8 @@
     while it runs   the heart beats (telemetry, sweep, doorbells); the clerk reports ends and dispatches
     stop_taking     drain: nothing new is placed here
     leave           report what is outstanding, sign off
+
+An incarnation joins once; a worker that starts again is a new one.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from cloudai_workers.clerk import Clerk
 from cloudai_workers.fence import Hearing
 from cloudai_workers.holding import Holding
 from cloudai_workers.nvidia import gpu_devices
-from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.pool import NodePool
+from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.runners.base import Runner
 from cloudai_workers.running import running_jobs, supersede
 
@@ -158,8 +160,9 @@ class Node:
                 return
             if time.monotonic() >= deadline:
                 raise NodeRefused(
-                    f"node {self.name}: a live node has this name (its last heartbeat came {answer.holder_silent_s:.1f} s "
-                    "ago). Give this one another name (-n or node.name), or stop the other one."
+                    f"node {self.name}: a live node has this name (its last heartbeat came "
+                    f"{answer.holder_silent_s:.1f} s ago). "
+                    "Give this one another name (-n or node.name), or stop the other one."
                 )
             logger.warning(
                 "node-waits node=%s: the name is held until its last heartbeat times out (%.1f s ago)",

@@ -62,12 +62,12 @@ class Jobs:
 jobs = Jobs()
 
 
-class _Result(ApplyResult):  # type: ignore[misc]
+class _Result(ApplyResult):
     def terminate(self, signum: int) -> None:
         """Nothing: Request.terminate has stopped the job through the pool already."""
 
 
-class NodePool(TaskPool):  # type: ignore[misc]
+class NodePool(TaskPool):
     """Celery's thread pool whose jobs can be stopped and whose errors reach the request."""
 
     def on_apply(

@@ -14,7 +14,7 @@ from cloudai_workers import node as node_module
 from cloudai_workers.pool import jobs
 
 
-class NodeRequest(Request):  # type: ignore[misc]
+class NodeRequest(Request):
     """Celery's request; its callbacks report to the node's clerk. Runs in the worker's parent process."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

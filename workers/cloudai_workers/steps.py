@@ -16,7 +16,7 @@ from cloudai.names import HEADER
 logger = logging.getLogger(__name__)
 
 
-class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class NodeStep(bootsteps.StartStopStep):
     """Joins the fleet when the pool is up and before anything is consumed; survives broker reconnects."""
 
     requires = (Pool,)
@@ -36,7 +36,7 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         """Nothing, as for stop."""
 
 
-class NodeConsumer(Consumer):  # type: ignore[misc]
+class NodeConsumer(Consumer):
     """Celery's consumer; a body that does not decode, or an unknown task, ends the attempt instead of leaking it."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ from cloudai_workers.steps import NodeStep
 logger = logging.getLogger(__name__)
 
 
-class NodeWorker(Worker):  # type: ignore[misc]
+class NodeWorker(Worker):
     """`app.Worker` of a CloudAI application."""
 
     #: The node, or None when this is an ordinary worker.
@@ -41,7 +41,8 @@ class NodeWorker(Worker):  # type: ignore[misc]
             self.app.conf.worker_consumer = "cloudai_workers.steps:NodeConsumer"
             self.node = Node(self.app, self.hostname)
             self.app.steps["worker"].add(NodeStep)
-            # Before the handler of the signal, which may end the pool: what is given back then must not come here again.
+            # Before the handler of the signal, which may end the pool: what is given back then must not come here
+            # again.
             signals.worker_shutting_down.connect(self._announced, weak=False)
         super().setup_defaults(*args, pool=pool, **kwargs)
 
