@@ -121,7 +121,7 @@ def test_10_revoke_works_in_every_state(cluster: Cluster) -> None:
     running = cluster.app.tasks["cloudai.run_container"].apply_async(
         kwargs={"image": "debian:bookworm", "command": ["sleep", "3600"]}
     )
-    until(lambda: running.state == "STARTED")
+    cluster.until_state(running.id, "running")
     running.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         running.get(timeout=30)

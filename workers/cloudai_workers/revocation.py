@@ -11,9 +11,11 @@ from typing import Any
 
 from celery.utils.functional import maybe_list
 from celery.worker import control
+from celery.worker import state as worker_state
 from redis.exceptions import RedisError
 
 from cloudai.control import cancel
+from cloudai.names import RUNNING
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,17 @@ _stock_revoke = control.revoke
 @control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: str | None = None, **kwargs: Any) -> Any:
     """Revoke tasks by id; the ledger first, so that errbacks and chords hear of those that no worker holds."""
+    ours = []
     for one in maybe_list(task_id) or []:
         try:
-            cancel(state.app, one)
+            elsewhere = cancel(state.app, one) == RUNNING and one not in worker_state.requests
         except RedisError as error:
             logger.warning("revoke-failed task=%s: Redis is away (%s)", one, error)
-    return _stock_revoke(state, task_id, terminate, signal, **kwargs)
+            elsewhere = False
+        # Celery would store REVOKED for a task that runs on another node and may well succeed.
+        if not elsewhere:
+            ours.append(one)
+    return _stock_revoke(state, ours, terminate, signal, **kwargs)
 
 
 @control.control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")
