@@ -6,6 +6,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.worker import state as worker_state
 from celery.worker.request import Request
 
 from cloudai import names
@@ -72,7 +73,10 @@ class NodeRequest(Request):
         if self._already_revoked:
             return names.CANCELLED
         if self._already_cancelled:
-            # A cold shutdown stopped it: another node runs it.
+            # A cold shutdown stopped it: another node runs it. Celery announces it only when the pool has ended.
+            node = node_module.current()
+            if worker_state.should_terminate and node is not None:
+                node.shutting_down()
             return "requeued"
         if self.__dict__.get("_cloudai_requeued"):
             return "requeued"
