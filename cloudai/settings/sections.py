@@ -158,12 +158,6 @@ class LimitSettings(Section):
     max_in_flight: int = Field(
         100_000, ge=1, le=100_000_000, description="Unfinished tasks at which new submissions are refused."
     )
-    max_waiting: int = Field(
-        50_000,
-        ge=1,
-        le=100_000_000,
-        description="Waiting tasks at which new submissions that would wait are refused.",
-    )
     tail_kib: int = Field(
         8, ge=0, le=1024, description="How much of the end of each output goes into a result, KiB."
     )
@@ -179,12 +173,6 @@ class LimitSettings(Section):
     max_attempts: int = Field(
         3, ge=1, le=100, description="How often a task may be started anew after its node was lost."
     )
-
-    @model_validator(mode="after")
-    def _waiting_is_in_flight(self) -> Self:
-        if self.max_waiting > self.max_in_flight:
-            refuse([("max_waiting", self.max_waiting, f"at most max_in_flight ({self.max_in_flight})")])
-        return self
 
 
 class NodeSettings(Section):

@@ -225,7 +225,8 @@ class Ledger:
         deadline
         and arrival stay. An id that has ended and is settled may be used again; its attempts are counted on.
 
-        Nothing is written for the statuses duplicate; busy (the id is unfinished, or not settled yet); revoked; stale
+        Nothing is written for the statuses duplicate; busy (the id is unfinished, or not settled yet, and it is not
+        its own body that publishes it); revoked; stale
         (`from_attempt` is not the attempt that runs); full. `since` is the caller's fleet version.
         """
         reply = self.scripts.place.run(

@@ -136,7 +136,7 @@ def test_an_option_that_is_not_taken_is_named(app: CloudAI) -> None:
 
 
 def test_past_the_high_water_mark_the_accepted_ones_are_named(redis_url: str) -> None:
-    app = make_app(redis_url, max_in_flight=100, max_waiting=100)
+    app = make_app(redis_url, max_in_flight=100)
     join(app, "n1")
     with pytest.raises(ClusterFull) as caught:
         add(app).apply_many([((i,), {}) for i in range(150)])

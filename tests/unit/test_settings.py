@@ -224,10 +224,6 @@ def test_what_is_not_allowed_is_refused_and_says_what_is(overrides, named):
             {"scheduling": {"staleness_s": 2}},
             ["argument: scheduling.staleness_s: given 2.0, allowed: more than node.heartbeat_interval_s (2)"],
         ),
-        (
-            {"limits": {"max_in_flight": 10}},
-            ["default: limits.max_waiting: given 50000, allowed: at most max_in_flight (10)"],
-        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides, problems):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from celery import signals
 from celery.apps.worker import Worker
+from celery.utils.nodenames import gethostname, nodename
 from celery.worker import state as worker_state
 
 from cloudai.names import PLACE_QUEUE, node_queue
@@ -28,10 +29,17 @@ class NodeWorker(Worker):
     #: The node, or None when this is an ordinary worker.
     node: Node | None = None
 
+    def __init__(self, app: Any = None, hostname: str | None = None, node: bool | None = None, **kwargs: Any) -> None:
+        application = app or self.app
+        named = application.settings.node.name
+        if named and self._is_node(node, application) and not _was_chosen("hostname"):
+            hostname = nodename(named, gethostname())
+        super().__init__(app=app, hostname=hostname, node=node, **kwargs)
+
     def setup_defaults(self, *args: Any, node: bool | None = None, pool: Any = None, **kwargs: Any) -> None:
         """Celery's defaults, and a node's own where the operator chose nothing."""
-        if self._is_node(node):
-            if not _pool_was_chosen():
+        if self._is_node(node, self.app):
+            if not _was_chosen("pool"):
                 pool = "cloudai_workers.pool:NodePool"
             settings = self.app.settings.node
             if not kwargs.get("concurrency") and settings.slots:
@@ -50,8 +58,9 @@ class NodeWorker(Worker):
         if self.node is not None:
             self.node.shutting_down()
 
-    def _is_node(self, asked: bool | None) -> bool:
-        return bool(self.app.node_by_default if asked is None else asked)
+    @staticmethod
+    def _is_node(asked: bool | None, app: Any) -> bool:
+        return bool(app.node_by_default if asked is None else asked)
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """A node's queues are its own and the intake for messages that no router of ours has seen."""
@@ -73,10 +82,10 @@ class NodeWorker(Worker):
             self.node.leave(warm=warm and not worker_state.should_terminate)
 
 
-def _pool_was_chosen() -> bool:
-    """Whether the operator gave `-P`. Celery's own default reads like a choice of prefork."""
+def _was_chosen(option: str) -> bool:
+    """Whether the operator gave an option of the command line. Celery's defaults read like choices."""
     context = click.get_current_context(silent=True)
     if context is None:
         return False
-    source = context.get_parameter_source("pool")
+    source = context.get_parameter_source(option)
     return source is not None and source is not click.core.ParameterSource.DEFAULT
