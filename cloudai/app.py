@@ -40,7 +40,8 @@ OPTIONS = (
 #: Option under which a task hands what was asked for to `send_task`, whose own `task_type` is the task's class.
 ASKED = "cloudai_asked"
 
-_BROKERS = frozenset({"redis", "rediss", "sentinel"})
+#: Brokers whose Redis the state can live in; Sentinel comes later.
+_BROKERS = frozenset({"redis", "rediss"})
 
 #: Retries keep these: the ledger has them from the first submission.
 _KEPT_BY_RETRY = ("deadline", "target_worker_id")
@@ -106,7 +107,7 @@ class CloudAI(Celery):
         scheme = parse_url(url)["transport"]
         if scheme not in _BROKERS:
             raise ConfigurationError(
-                f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis://, rediss:// or sentinel://"
+                f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis:// or rediss://"
             )
         if self.conf.broker_transport_options.get("global_keyprefix"):
             raise ConfigurationError(

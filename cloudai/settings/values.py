@@ -91,8 +91,8 @@ Multiplier = Annotated[float, Field(ge=1.5, le=2.5)]
 
 RedisUrl = Annotated[
     str,
-    StringConstraints(pattern=r"^(rediss?|sentinel|redis\+socket)://.+"),
-    Allowed("a URL that starts with redis://, rediss://, sentinel:// or redis+socket://"),
+    StringConstraints(pattern=r"^rediss?://.+"),
+    Allowed("a URL that starts with redis:// or rediss://"),
 ]
 
 ResultUrl = Annotated[

@@ -129,7 +129,7 @@ def test_every_problem_is_named_with_its_source(monkeypatch):
     Path("cloudai.toml").write_text('[redis]\nurl = "http://x"\nurll = "y"\n[node]\nslots = "many"\n')
     monkeypatch.setenv("SCHED_SLA_MULTIPLIER", "3")
     monkeypatch.setenv("CLOUDAI_LIMITS__TAIL_KIB", "-1")
-    redis_url = "a URL that starts with redis://, rediss://, sentinel:// or redis+socket://"
+    redis_url = "a URL that starts with redis:// or rediss://"
     assert sorted(refusal(optimiser={"mutation_rate": float("nan")})) == sorted(
         [
             f"cloudai.toml: redis.url: given 'http://x', allowed: {redis_url}",
