@@ -16,10 +16,10 @@ from typing import Any
 from celery.result import AsyncResult
 from celery.utils import uuid
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cloudai.deployment import Deployment
+from cloudai.deployment import MEMORY_FULL, Deployment
 from cloudai.errors import ClusterFull
 from cloudai.message_form import FORM_OPTIONS, Call, MessageForm
 from cloudai.scheduling.decision import Decision
@@ -65,6 +65,7 @@ def submit_many(
     header = app.request_header(task.name, *calls[0], asked, task_id="")
     for args, kwargs in calls:
         task.check_submission(args, kwargs)
+    app.deployment.placing.check_target(header.request)
     form = MessageForm(app, task, options)
     submitter = _Submitter(app.deployment, header.request, header.deadline, form)
     submitter.run([(call, form.body(call)) for call in calls])
@@ -238,15 +239,20 @@ class _Submitter:
         except (RedisConnectionError, RedisTimeoutError):
             self._again(sent)
             return
-        except RedisError:
+        except RedisError as error:
             # A refusal in the middle: the answers behind it are unread.
             sent.connection.disconnect()
+            if isinstance(error, OutOfMemoryError):
+                accepted = tuple(self.task_ids)
+                raise ClusterFull(f"{MEMORY_FULL}; {len(accepted)} tasks were accepted before", accepted) from error
             raise
         finally:
             if sent.connection is not None:
                 self._deployment.client.connection_pool.release(sent.connection)
         for (submission, candidates), reply in zip(sent.submissions, replies, strict=True):
             self._take(submission, read_placement(reply), bool(candidates))
+        if self._deployment.settings.redis.durability == "strict":
+            self._deployment.confirm(sent.submissions[-1][0].task_id)
 
     def _take(self, submission: Submission, placement: Placement, offered: bool) -> None:
         if placement.status == "full":

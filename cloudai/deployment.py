@@ -10,17 +10,24 @@ import redis
 from redis.exceptions import OutOfMemoryError
 
 from cloudai.dispatcher import Dispatcher
-from cloudai.errors import ClusterFull, DuplicateTask
+from cloudai.errors import ClusterFull, DuplicateTask, StateUnavailable
 from cloudai.fleet_view import FleetView
 from cloudai.names import Keys
 from cloudai.placing import Placing
 from cloudai.settings import Settings
 from cloudai.state.fleet import Fleet
 from cloudai.state.ledger import Ledger, Placement, Submission
+from cloudai.state.link import link_of
 from cloudai.state.parameters import ParameterStore
 from cloudai.state.scripts import Scripts
 from cloudai.state.sweep import Sweep
 from cloudai.state.tau import TauTable
+
+#: What a full Redis means to who submits.
+MEMORY_FULL = (
+    "Redis has reached its maxmemory and takes no new tasks; running ones end as usual. Submit again when some have "
+    "ended, or give Redis more memory"
+)
 
 #: How long a submission waits for the disk under durability = "strict", milliseconds.
 WAITAOF_TIMEOUT_MS = 5000
@@ -121,10 +128,7 @@ class Deployment:
         try:
             placement = self.ledger.place(submission, candidates, view.version, client)
         except OutOfMemoryError as error:
-            raise ClusterFull(
-                "Redis has reached its maxmemory and takes no new tasks; running ones end as usual. Submit again when "
-                "some have ended, or give Redis more memory"
-            ) from error
+            raise ClusterFull(MEMORY_FULL) from error
         with view.lock:
             view.saw_time(placement.now)
             view.apply(placement.changes)
@@ -138,11 +142,26 @@ class Deployment:
                 f"task {submission.task_id}: a task with this id is unfinished already; leave task_id out, or wait"
             )
         if self.settings.redis.durability == "strict":
-            (client or self.client).execute_command("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
+            self.confirm(submission.task_id)
         # It waits although something seemed to fit: the view was behind, or others of its shape are first in line.
         if placement.status == "waiting" and candidates:
             self.dispatcher.run()
         return placement
+
+    def confirm(self, task_id: str) -> None:
+        """Wait until what was written so far is on the server's disk (redis.durability = "strict").
+
+        StateUnavailable when that takes too long: the task is accepted, but a crash of Redis might lose it.
+        """
+        link = link_of(self.client)
+        # WAITAOF waits for the writes of its own connection; this one comes after all that was written before.
+        link.call("HINCRBY", self.keys.counters, "strict_waits", 1)
+        on_disk, _ = link.call("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
+        if not on_disk:
+            raise StateUnavailable(
+                f"task {task_id} is accepted, but Redis did not write it to disk within "
+                f"{WAITAOF_TIMEOUT_MS / 1000:g} s: look at its disk; do not submit the task again, it will run"
+            )
 
 
 def deployment_of(key: str | None) -> Deployment | None:

@@ -5,7 +5,7 @@
     ├── Unplaceable             it asks for more than any node has, and the caller wanted to be told
     ├── ClusterFull             too many unfinished tasks; submit again when some have ended
     ├── DuplicateTask           a task with this id is unfinished already
-    ├── StateUnavailable        Redis cannot be reached or cannot be used as it is
+    ├── StateUnavailable        Redis did not do what was promised, such as writing a task to disk in time
     ├── NodeRefused             another live node has this name
     ├── InvalidParameters       parameters that are refused as a whole
     ├── ConfigurationError      a setting is wrong
@@ -56,7 +56,7 @@ class DuplicateTask(CloudAIError):
 
 
 class StateUnavailable(CloudAIError):
-    """Redis cannot be reached, or cannot be used as it is configured."""
+    """Redis did not do what was promised: look at the server."""
 
 
 class NodeRefused(CloudAIError):

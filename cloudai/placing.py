@@ -61,7 +61,7 @@ class Placing:
         view = self._view
         with view.lock:
             view.refresh(MAX_AGE_S)
-            self._check_target(request)
+            self.check_target(request)
             decision = self.decide(header.task_id, request, deadline=header.deadline)
         if decision.outcome is Outcome.NEVER and request.unplaceable == "reject":
             raise Unplaceable(decision.why_never)
@@ -91,7 +91,8 @@ class Placing:
             k = scheduling.sla_multiplier_by_type.get(str(request.task_type), scheduling.sla_multiplier)
         return sla_seconds(k, tau)
 
-    def _check_target(self, request: TaskRequest) -> None:
+    def check_target(self, request: TaskRequest) -> None:
+        """InvalidRequest when the request names a node that is not registered."""
         target = request.target_worker_id
         if target is None or target in self._view.snapshot.index:
             return

@@ -12,11 +12,12 @@ from celery.result import AsyncResult
 from celery.utils import uuid
 
 from cloudai import transport
-from cloudai.app import ASKED, OPTIONS
+from cloudai.app import ASKED, OPTIONS, CloudAI
 from cloudai.bulk import submit_many
 from cloudai.message_form import Call
 from cloudai.names import HEADER
 from cloudai.scheduling.errors import InvalidRequest
+from cloudai.settings import ConfigurationError
 from cloudai.submitting import ShortWay
 
 #: Mark of a request whose body runs.
@@ -74,6 +75,15 @@ class CloudAITask(Task):
             request.id, claimed["attempt"], functools.partial(self.run, *args, **kwargs)
         )
 
+    def _cloudai_app(self) -> CloudAI:
+        app = self._get_app()
+        if not isinstance(app, CloudAI):
+            raise ConfigurationError(
+                f"{self.name}: the current application is {type(app).__name__}, not CloudAI: make one "
+                "(app = CloudAI(...)) or import yours before you submit"
+            )
+        return app
+
     @property
     def short_way(self) -> ShortWay:
         """How usual submissions of this task go; see cloudai.submitting."""
@@ -98,7 +108,7 @@ class CloudAITask(Task):
         Raises InvalidRequest (names field, value, what is allowed), Unplaceable, ClusterFull, DuplicateTask;
         nothing was written then.
         """
-        app = self._get_app()
+        app = self._cloudai_app()
         again = app.carried_request(options.get("headers"), task_id) is not None
         asked = {} if again else self.asks_for()
         asked.update({option: options.pop(option) for option in OPTIONS if option in options})
@@ -119,7 +129,7 @@ class CloudAITask(Task):
         `cloudai.bulk.ALLOWED`; raises as `apply_async`, with nothing written, but for ClusterFull: its `accepted`
         are the ids of the tasks that were accepted before.
         """
-        app = self._get_app()
+        app = self._cloudai_app()
         asked = self.asks_for()
         asked.update({option: options.pop(option) for option in OPTIONS if option in options})
         if not asked:

@@ -221,7 +221,7 @@ class NodeSettings(Section):
         10.0,
         gt=0,
         le=3600,
-        description="How long before its lease ends a node that is cut off pauses its tasks.",
+        description="How long after a node's lease its running tasks are placed elsewhere.",
     )
     runner: Literal["docker", "process"] = Field(
         "docker",
@@ -246,12 +246,6 @@ class NodeSettings(Section):
     )
     log_dir: str = Field(
         "", description="Folder that keeps the full output of every job. Empty: it is not kept."
-    )
-    drain_timeout_s: float = Field(
-        0.0,
-        ge=0,
-        le=604_800,
-        description="How long a drain waits for running tasks. 0: as long as they need.",
     )
 
     @model_validator(mode="after")

@@ -224,8 +224,8 @@ class Ledger:
         Idempotent on the nonce. A task that is running keeps the message, and what it asks for, as its next one;
         deadline and arrival stay. An id that has ended and is settled may be used again; its attempts are counted on.
 
-        Nothing is written for the statuses duplicate; busy (the id is unfinished, or not settled yet, and it is not
-        its own body that publishes it); revoked; stale (`from_attempt` is not the attempt that runs); full. `since` is
+        Nothing is written for the statuses duplicate; busy (the id waits, is placed, or is not settled yet);
+        revoked; stale (`from_attempt` is not the attempt that runs); full. `since` is
         the caller's fleet version.
         """
         reply = self.scripts.place.run(

@@ -23,11 +23,12 @@ class _Kept:
     def __init__(self, pool: Any) -> None:
         self.pid = os.getpid()
         self._pool = pool
-        self.connection: Any = pool.get_connection()
+        self.connection: Any = None
+        self.connection = pool.get_connection()
 
     def __del__(self) -> None:
         # After a fork the socket is the parent's: the child must not touch it.
-        if self.pid == os.getpid():
+        if self.connection is not None and self.pid == os.getpid():
             self._pool.release(self.connection)
 
 

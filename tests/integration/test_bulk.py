@@ -147,3 +147,25 @@ def test_past_the_high_water_mark_the_accepted_ones_are_named(redis_url: str) ->
 
 def test_no_calls_are_no_results(app: CloudAI) -> None:
     assert add(app).apply_many([]) == []
+
+
+def test_an_unknown_target_is_refused(app: CloudAI) -> None:
+    join(app, "n1")
+    with pytest.raises(InvalidRequest, match="target_worker_id"):
+        add(app).apply_many([((1,), {})], target_worker_id="nobody")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_strict_durability_waits_for_the_disk(redis_url: str, many: bool) -> None:
+    settings = Settings.load(redis=RedisSettings(url=redis_url, durability="strict"))
+    app = CloudAI("strict", settings=settings, broker=redis_url, set_as_current=False)
+    app.conf.task_ignore_result = True
+    join(app, "n1")
+    task = add(app)
+    before = app.deployment.client.info("persistence")["aof_last_write_status"]
+    results = task.apply_many([((i,), {}) for i in range(40)]) if many else [task.apply_async((1,))]
+    totals = app.deployment.ledger.totals()
+    assert before == "ok"
+    assert totals["live"] == len(results)
+    assert totals["strict_waits"] == (2 if many else 1)
+    end(app)

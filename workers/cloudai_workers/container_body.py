@@ -8,10 +8,11 @@ from typing import Any
 
 from celery.exceptions import Ignore
 
-from cloudai.containers.errors import ContainerError, EngineUnavailable, Stopped, Superseded
+from cloudai.containers.errors import ContainerError, EngineUnavailable, Refused, Stopped, Superseded
 from cloudai.containers.result import ContainerResult
 from cloudai.containers.spec import ContainerSpec
 from cloudai.names import HEADER
+from cloudai.scheduling.errors import InvalidRequest
 from cloudai_workers import node as node_module
 from cloudai_workers.clerk import Measured
 from cloudai_workers.pool import jobs
@@ -54,13 +55,16 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], node: node_module.Node) -> Job:
     settings = node.app.settings
     # Checked at submission; checked again here, because what is in Redis need not have come from our producer.
-    spec = ContainerSpec.from_kwargs(
-        kwargs,
-        volumes_allowlist=settings.node.volumes_allowlist,
-        networks_allowlist=settings.node.networks_allowlist,
-        images_allowlist=settings.node.images_allowlist,
-        max_argument_bytes=settings.limits.max_arguments_kib * 1024,
-    )
+    try:
+        spec = ContainerSpec.from_kwargs(
+            kwargs,
+            volumes_allowlist=settings.node.volumes_allowlist,
+            networks_allowlist=settings.node.networks_allowlist,
+            images_allowlist=settings.node.images_allowlist,
+            max_argument_bytes=settings.limits.max_arguments_kib * 1024,
+        )
+    except InvalidRequest as error:
+        raise Refused(str(error)) from error
     cpu_milli, memory_kib, gpu_milli, storage_kib = header["reserved"]
     return Job(
         task_id=task_id,

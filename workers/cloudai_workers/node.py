@@ -111,6 +111,8 @@ class Node:
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
         self._register()
+        if problem is None:
+            self._end_leftovers()
         _current = self
         self.hearing.heard()
         self.clerk.start()
@@ -121,6 +123,16 @@ class Node:
             len(self.capacity.gpus), self.capacity.slots, self.runner.name, dict(self.settings.labels),
         )  # fmt: skip
         self.clerk.dispatch()
+
+    def _end_leftovers(self) -> None:
+        """Stop the jobs of an earlier incarnation: their tasks have been placed again, with a later attempt."""
+        for job in self.runner.adopt():
+            if not self.deployment.ledger.is_current(job.task_id, job.attempt):
+                self.runner.kill(job.task_id, job.attempt)
+                logger.warning(
+                    "leftover-ended node=%s task=%s attempt=%d: an earlier incarnation left it, and its task was "
+                    "placed again", self.name, job.task_id, job.attempt,
+                )  # fmt: skip
 
     def _register(self) -> None:
         assert self.capacity is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -17,6 +18,11 @@ from cloudai_workers.pool import jobs
 
 class NodeRequest(Request):
     """Celery's request; its callbacks report to the node's clerk. Runs in the worker's parent process."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # In a thread pool a job is accepted in one thread and stopped from another.
+        self._stop_lock = threading.RLock()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Celery makes a subclass per task with an `on_success` that does not call super: wrap it.
@@ -57,7 +63,21 @@ class NodeRequest(Request):
             self.__dict__["_cloudai_ended"] = True
             jobs.stop(pid)
             return None
-        return super().on_accepted(pid, time_accepted)
+        with self._stop_lock:
+            return super().on_accepted(pid, time_accepted)
+
+    def terminate(self, pool: Any, signal: Any = None) -> Any:
+        """As Celery's; the job may end before Celery has noted why, so it is noted here first."""
+        with self._stop_lock:
+            self.__dict__["_cloudai_terminated"] = True
+            return super().terminate(pool, signal)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> Any:
+        """As Celery's, at a cold shutdown; noted first, as for terminate."""
+        with self._stop_lock:
+            if self.time_start:
+                self.__dict__["_cloudai_cancelled"] = True
+            return super().cancel(pool, signal, emit_retry)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; the attempt ends."""
@@ -70,9 +90,9 @@ class NodeRequest(Request):
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        if self._already_revoked:
+        if self._already_revoked or self.__dict__.get("_cloudai_terminated"):
             return names.CANCELLED
-        if self._already_cancelled:
+        if self._already_cancelled or self.__dict__.get("_cloudai_cancelled"):
             # A cold shutdown stopped it: another node runs it. Celery announces it only when the pool has ended.
             node = node_module.current()
             if worker_state.should_terminate and node is not None:

@@ -22,8 +22,6 @@ local function place(short, request, message, decision)
   if state then
     if known[4] == '1' then return reply('revoked') end
     if state == 'running' then
-      -- Only its own body may publish a running task again; anybody else has picked an id that is taken.
-      if from == 0 then return reply('busy') end
       local next_key = P .. 'next:' .. id
       if redis.call('HGET', next_key, 'nonce') == nonce then return reply('duplicate') end
       redis.call('DEL', next_key)

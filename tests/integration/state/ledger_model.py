@@ -213,8 +213,6 @@ class Model:
             if task.state == "running":
                 if task.next is not None and task.next.nonce == message.nonce:
                     return "duplicate", ""
-                if not from_attempt:
-                    return "busy", ""
                 task.next = message
                 return "next", ""
             if task.state not in FINAL or not task.settled:
