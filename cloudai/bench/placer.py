@@ -1,4 +1,4 @@
-"""A process that submits with `apply_async` and times what CloudAI does: router and transport's put."""
+"""A process that submits with `apply_async` and times what CloudAI does: deciding, and putting into the ledger."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cloudai import transport
 from cloudai.bench import cloudai_app
 from cloudai.bench.conversation import serve
 
@@ -31,9 +30,10 @@ class _Stopwatch:
 
 
 _watch = _Stopwatch()
-# The two places where Celery hands over to CloudAI, as in every submission.
-cloudai_app.app.__dict__["rts_router"] = _watch.around(cloudai_app.app.rts_router)
-transport.Channel._put = _watch.around(transport.Channel._put)  # type: ignore[method-assign]
+# The two steps of every submission, whichever way it goes.
+_deployment: Any = cloudai_app.app.deployment
+_deployment.placing.decide_into = _watch.around(_deployment.placing.decide_into)
+_deployment.submit = _watch.around(_deployment.submit)
 
 
 def place(count: int) -> dict[str, float]:

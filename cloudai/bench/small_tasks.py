@@ -88,8 +88,8 @@ def share_of_plain_throughput(lab: Lab) -> Figure:
     return Figure(
         seen.rate_ratio("ours", "plain"),
         f"plain worker, -P threads -c {CONCURRENCY}, backlog of {_BACKLOG}: {rate['plain']:.0f}/s; "
-        f"a node of {CONCURRENCY} slots: {rate['ours']:.0f}/s; a plain worker that sends events, as a node "
-        f"does (-E): {rate['plain with events']:.0f}/s, ours is {like_for_like:.2f} of it",
+        f"a node of {CONCURRENCY} slots: {rate['ours']:.0f}/s; a plain worker that sends events "
+        f"(-E): {rate['plain with events']:.0f}/s, ours is {like_for_like:.2f} of it",
     )
 
 
