@@ -9,12 +9,12 @@ local function finish(report)
   local reason, started = report[5], report[6]
   local key = task_key(id)
   local v = redis.call('HMGET', key, 'state', 'attempt', 'node', 'devices', 'type', 'deadline', 'arrival', 'claimed',
-                       'revoked', 'features', 'tau', 'predicted', 'parameters', 'family')
+                       'revoked', 'features', 'tau', 'predicted', 'parameters', 'family', 'cpu', 'memory', 'gpu', 'storage')
   if v[1] ~= 'running' or v[2] ~= attempt then
     count('finishes_refused')
     return 'stale\t' .. redis.call('ZCARD', P .. 'waiting') .. '\t\t\t'
   end
-  release(id, v[3], need_of(id), v[4])
+  release(id, v[3], {tonumber(v[15]), tonumber(v[16]), tonumber(v[17]), tonumber(v[18])}, v[4])
   if started == 0 then started = tonumber(v[8]) end
 
   local revoked = v[9] == '1'

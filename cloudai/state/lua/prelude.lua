@@ -101,13 +101,14 @@ end
 local function release(id, name, need, devices)
   if redis.call('SREM', node_key(name) .. ':tasks', id) == 0 then return false end
   local key = node_key(name)
-  if redis.call('EXISTS', key) == 0 then return false end
-  redis.call('HINCRBY', key, 'cpu', need[1])
-  redis.call('HINCRBY', key, 'memory', need[2])
-  redis.call('HINCRBY', key, 'storage', need[4])
-  redis.call('HINCRBY', key, 'slots', 1)
+  local v = redis.call('HMGET', key, 'cpu', 'memory', 'storage', 'slots', 'gpu')
+  if not v[1] then return false end
+  local cpu, memory, storage, slots = v[1] + need[1], v[2] + need[2], v[3] + need[4], v[4] + 1
   if need[3] > 0 then
-    redis.call('HSET', key, 'gpu', return_gpus(redis.call('HGET', key, 'gpu'), need[3], devices))
+    redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots,
+               'gpu', return_gpus(v[5], need[3], devices))
+  else
+    redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots)
   end
   touch(name)
   return true
