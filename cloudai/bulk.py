@@ -30,7 +30,7 @@ from cloudai.scheduling.reservation import with_reservation
 from cloudai.scheduling.units import MILLI
 from cloudai.state.ledger import Placement, Submission, read_placement
 from cloudai.state.link import pack
-from cloudai.submission import kept_fields, request_texts
+from cloudai.submission import kept_fields, placed_by, request_texts
 
 #: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.
 TASKS_A_DECISION = 8
@@ -173,17 +173,11 @@ class _Submitter:
     def _submission(
         self, task_id: str, call: Call, body: str, decision: Decision, record: str, expires: float
     ) -> Submission:
-        resources = self._request.resources
         nonce = secrets.token_hex(8)
         return Submission(
             task_id=task_id,
             nonce=nonce,
-            cpu_milli=resources.cpu_milli,
-            memory_kib=resources.memory_kib,
-            gpu_milli=resources.gpu_milli,
-            storage_kib=resources.storage_kib,
-            shape=self._request.shape,
-            task_type=str(self._request.task_type),
+            **placed_by(self._request),
             sla_s=self._deployment.placing.sla_s(self._request, decision.tau),
             deadline=self._deadline,
             eta=0.0,

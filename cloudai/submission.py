@@ -91,16 +91,10 @@ def read_submission(
     request_json = json.dumps(header["req"], separators=(",", ":"), sort_keys=True)
     kept = {"v": SCHEMA_VERSION, "req": header["req"]}
     stored = {**message, "headers": {**headers, HEADER: kept, "eta": None}}
-    resources = request.resources
     submission = Submission(
         task_id=task_id,
         nonce=header["nonce"],
-        cpu_milli=resources.cpu_milli,
-        memory_kib=resources.memory_kib,
-        gpu_milli=resources.gpu_milli,
-        storage_kib=resources.storage_kib,
-        shape=request.shape,
-        task_type=str(request.task_type),
+        **placed_by(request),
         sla_s=header["sla"],
         deadline=deadline,
         eta=_eta(headers, header, deployment),
@@ -126,6 +120,19 @@ def _texts(header: str) -> tuple[str, str]:
 def request_texts(request: TaskRequest) -> tuple[str, str]:
     """A request as JSON: as the ledger keeps it, and as the header of a message."""
     return _texts(json.dumps(request.to_header(), separators=(",", ":"), sort_keys=True))
+
+
+def placed_by(request: TaskRequest) -> dict[str, Any]:
+    """The fields of a Submission that follow from the request alone."""
+    resources = request.resources
+    return {
+        "cpu_milli": resources.cpu_milli,
+        "memory_kib": resources.memory_kib,
+        "gpu_milli": resources.gpu_milli,
+        "storage_kib": resources.storage_kib,
+        "shape": request.shape,
+        "task_type": str(request.task_type),
+    }
 
 
 def kept_fields(

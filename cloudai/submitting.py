@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai.message_form import FORM_OPTIONS, MessageForm
 from cloudai.state.ledger import Submission
-from cloudai.submission import RequestHeader, kept_fields, request_texts
+from cloudai.submission import RequestHeader, kept_fields, placed_by, request_texts
 
 #: Celery's own, which names no shadow.
 _PLAIN_SHADOW = Task.shadow_name
@@ -99,16 +99,10 @@ class ShortWay:
 
 def _submission(header: RequestHeader, form: MessageForm, request_json: str, message: str) -> Submission:
     request = header.request
-    resources = request.resources
     return Submission(
         task_id=header.task_id,
         nonce=header["nonce"],
-        cpu_milli=resources.cpu_milli,
-        memory_kib=resources.memory_kib,
-        gpu_milli=resources.gpu_milli,
-        storage_kib=resources.storage_kib,
-        shape=request.shape,
-        task_type=str(request.task_type),
+        **placed_by(request),
         sla_s=header["sla"],
         deadline=header.deadline,
         eta=0.0,
