@@ -1,4 +1,4 @@
-"""Real servers for every test that asks for one, and a check that no test leaves keys behind in Redis."""
+"""Real servers and clusters for every test that asks for one, and a check that no test leaves keys behind in Redis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import docker
 import docker.errors
@@ -16,6 +17,8 @@ import redis
 
 from cloudai import names
 from cloudai.embedded import EmbeddedMongo, EmbeddedValkey
+
+from .integration.celery.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +50,28 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedM
     """One document store for the session."""
     with EmbeddedMongo(tmp_path_factory.mktemp("mongo")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Valkey and an application; a test module starts the workers that it needs."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Path:
+    """A file to which the bodies of tasks append a line when they run."""
+    return tmp_path / "witness"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that `jobs.hold` waits for: touch it to let the task end."""
+    return tmp_path / "gate"
 
 
 def engine_problem() -> str:
@@ -118,3 +143,8 @@ def broken_rule(client: redis.Redis, prefix: str, name: str) -> str:
         if state in names.FINAL_STATES and settled:
             return f"its task is {state} and settled"
     return ""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Celery 5.7 stores results by a command that redis-py has begun to call deprecated."""
+    item.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))

@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 60
 #: Seconds that a killed container may take to end.
 KILL_TIMEOUT_S = 30.0
+#: What a run took at least, seconds. The engine stamps a start once it knows of it, so one that ended at once may have
+#: ended before it began.
+SHORTEST_RUN_S = 0.001
 #: JSON around one line in the engine's log file, in bytes, at most; and how far escapes stretch a byte.
 _LOG_LINE_EXTRA = 90
 _LOG_STRETCH = 6
@@ -259,7 +262,7 @@ class DockerRunner:
             stderr_truncated=stderr.truncated,
             waiting_s=job.waiting_s,
             pull_s=pull_s,
-            run_s=max(0.0, _moment(state["FinishedAt"]) - _moment(state["StartedAt"]) - watch.paused_s),
+            run_s=max(SHORTEST_RUN_S, _moment(state["FinishedAt"]) - _moment(state["StartedAt"]) - watch.paused_s),
             peak_memory=measured.peak_memory,
             cpu_seconds=measured.cpu_seconds,
             node=job.node,
