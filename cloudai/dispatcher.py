@@ -1,13 +1,16 @@
 """Late binding: when capacity is released, the most urgent waiting tasks that fit are placed.
 
-Runs in whatever process released something (a node's clerk), or saw that a waiting task might fit (a producer). Redis
-decides conflicts: each placement is compared and reserved again by the place_waiting script.
+Who reports the end of an attempt has mostly looked at the waiting set a moment ago. So it chooses who follows on what
+the attempt releases before it reports, and both go to Redis in one step (`end`). What that leaves open is placed after
+a new look (`run`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from cloudai.fleet_view import MAX_AGE_S, FleetView
@@ -17,15 +20,16 @@ from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, starving
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.feasibility import could_ever_hold
 from cloudai.scheduling.requests import TaskRequest
-from cloudai.scheduling.reservation import with_reservation
-from cloudai.state.ledger import Ledger, Proposal, WaitingSet
+from cloudai.scheduling.reservation import with_release, with_reservation
+from cloudai.scheduling.resources import Resources
+from cloudai.state.ledger import Claim, Finish, Ledger, Proposal, Report, WaitingSet
 
 logger = logging.getLogger(__name__)
 
 
 #: Waiting tasks of one shape (late ones and others apart) that one look reads.
 MOST_A_SHAPE = 16
-LEAST_A_SHAPE = 2
+LEAST_A_SHAPE = 4
 
 
 @lru_cache(maxsize=1024)
@@ -47,6 +51,52 @@ class Dispatcher:
         self._view = view
         self._ledger = ledger
         self._starvation_after_s = starvation_after_s
+        #: The last look at the waiting set; what was placed since is still in it.
+        self._seen: WaitingSet | None = None
+
+    def end(
+        self, reports: Sequence[Report], node: str, released: Sequence[Claim], *, learning_rate: float
+    ) -> tuple[list[Finish], WaitingSet | None]:
+        """Report attempts of `node` that have ended, and place their successors on what they held (`released`).
+
+        Returns what became of each report, and a look to `run` with where more waiting tasks may fit.
+        """
+        view = self._view
+        with view.lock:
+            view.refresh(MAX_AGE_S)
+            seen, self._seen = self._seen, None
+            try:
+                successors = self._successors(seen, node, released)
+                ended = self._ledger.finish_several(
+                    reports,
+                    learning_rate=learning_rate,
+                    look_since=view.version,
+                    each=self.each(len(reports)),
+                    successors=successors,
+                    parked=seen.parked if seen else 0,
+                )
+            finally:
+                view.forget_assumptions()
+            found = ended.waiting
+            if found is None or not ended.followed or not all(node not in ("", "gone") for node in ended.followed):
+                return ended.finishes, found
+            # Each went where it was proposed, and the next in line were seen not to fit beside them.
+            if seen is not None and len(successors) < sum(len(shape.tasks) for shape in seen.shapes):
+                view.saw_time(found.now)
+                view.apply(found.changes)
+                self._seen, found = found, None
+            return ended.finishes, found
+
+    def _successors(self, seen: WaitingSet | None, node: str, released: Sequence[Claim]) -> list[Proposal]:
+        """Whom to place on what is about to be released, of the tasks that were seen last. Assumes all that."""
+        view = self._view
+        row = view.snapshot.index.get(node)
+        if seen is None or row is None:
+            return []
+        for claim in released:
+            resources = Resources(claim.cpu_milli, claim.memory_kib, claim.gpu_milli, claim.storage_kib)
+            view.assume(with_release(view.snapshot.states[row], resources, claim.devices))
+        return self._propose(replace(seen, now=view.now()), self._requests(seen))
 
     def run(self, found: WaitingSet | None = None) -> int:
         """Place until nothing more fits; returns how many tasks were placed. `found` is a look that was just taken."""
@@ -70,11 +120,13 @@ class Dispatcher:
                 found = self._ledger.waiting(view.version, each=self.each())
             view.saw_time(found.now)
             view.apply(found.changes)
+            self._seen = None
             if found.total == 0:
                 return 0, False
             requests = self._requests(found)
             proposals = self._propose(found, requests)
             if not proposals:
+                self._seen = found
                 self._hold_for_starving(found, requests)
                 return 0, False
             try:
@@ -87,6 +139,9 @@ class Dispatcher:
         seen = sum(len(shape.tasks) for shape in found.shapes)
         # All that was seen went somewhere and there is more, or somebody was faster and the view knows better now.
         more = len(proposals) == seen < found.total or placed < len(proposals)
+        if not more:
+            gone = {p.task_id for p in proposals}
+            self._seen = found.without(gone)
         return placed, more and placed > 0
 
     def _requests(self, found: WaitingSet) -> dict[str, TaskRequest]:

@@ -141,6 +141,7 @@ PERMANENT_KEYS: dict[str, str] = {
     "gone": "one member a node that has left or is lost, until it is forgotten",
     "live": "a counter",
     "waiting": "unfinished tasks",
+    "waiting:parked": "a counter",
     "waiting:shapes": "shapes of waiting tasks",
     "waiting:shape:*": "unfinished tasks of one shape",
     "waiting:request:*": "one a waiting shape; deleted with its last task",

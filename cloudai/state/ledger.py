@@ -15,8 +15,8 @@ predicted, parameters, family, user, reason, sla_success, runtime.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -170,6 +170,16 @@ class WaitingSet:
     total: int
     shapes: tuple[WaitingShape, ...]
     changes: str
+    #: Tasks that were ever parked in the set: another number later says that some have come since.
+    parked: int
+
+    def without(self, task_ids: Collection[str]) -> WaitingSet:
+        """The rest of it."""
+        shapes = (
+            replace(shape, tasks=tuple(task for task in shape.tasks if task.task_id not in task_ids))
+            for shape in self.shapes
+        )
+        return replace(self, total=self.total - len(task_ids), shapes=tuple(s for s in shapes if s.tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +194,18 @@ class Proposal:
     predicted_s: float
     parameters_version: int
     candidates: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finishes:
+    """What became of several reports, and of the tasks that were to follow them."""
+
+    #: One for each report.
+    finishes: list[Finish]
+    #: For each successor its node, "" (nothing fitted) or "gone"; empty: they were not tried.
+    followed: list[str]
+    #: The waiting set after that, where a look was asked for and something waits.
+    waiting: WaitingSet | None
 
 
 class Ledger:
@@ -250,13 +272,7 @@ class Ledger:
         the fleet's changes.
         """
         listed = list(proposals)
-        short = [
-            since, rows, self._decision_ttl_s,
-            [
-                (p.task_id, p.fallback, p.predicted_s, p.parameters_version, list(chain.from_iterable(p.candidates)))
-                for p in listed
-            ],
-        ]  # fmt: skip
+        short = [since, rows, self._decision_ttl_s, [_proposal_args(p) for p in listed]]
         now, results, changes = self.scripts.place_waiting.run(
             self.client, self.keys.prefix, _encode(short), *(p.decision for p in listed)
         )
@@ -307,14 +323,24 @@ class Ledger:
         `finished` tells by `final` (1 or 0) whether the task ended with its attempt.
         """
         report = Report(task_id, attempt, outcome, runtime_s, reason, started, usage or {})
-        return self.finish_several([report], learning_rate=learning_rate)[0][0]
+        return self.finish_several([report], learning_rate=learning_rate).finishes[0]
 
     def finish_several(
-        self, reports: Sequence[Report], *, learning_rate: float, look_since: int | None = None, each: int = 16
-    ) -> tuple[list[Finish], WaitingSet | None]:
+        self,
+        reports: Sequence[Report],
+        *,
+        learning_rate: float,
+        look_since: int | None = None,
+        each: int = 16,
+        successors: Sequence[Proposal] = (),
+        parked: int = 0,
+    ) -> Finishes:
         """As `finish`, for several attempts in one round trip.
 
-        With `look_since` (the caller's fleet version), and while tasks wait, also what `waiting` would return now.
+        `successors` are waiting tasks to place on what these attempts release, as `place_waiting` would; nothing is
+        done about them when tasks have been parked since the look that they were chosen from (its `parked`), for
+        those may be more urgent. With `look_since` (the caller's fleet version), and while tasks wait, also what
+        `waiting` would return after all that.
         """
         short = [
             (
@@ -324,10 +350,18 @@ class Ledger:
             for r in reports
         ]  # fmt: skip
         look = "" if look_since is None else _encode([look_since, LOOK_ROWS, LOOK_SHAPES, each])
-        replies, seen = self.scripts.finish.run(
-            self.client, self.keys.prefix, _encode(short), learning_rate, self._finished_ttl_s, look
+        follow = ""
+        if successors:
+            follow = _encode([parked, self._decision_ttl_s, [_proposal_args(p) for p in successors]])
+        replies, results, seen = self.scripts.finish.run(
+            self.client, self.keys.prefix, _encode(short), learning_rate, self._finished_ttl_s, look, follow,
+            *(p.decision for p in successors),
+        )  # fmt: skip
+        return Finishes(
+            [_read_finish(text.decode()) for text in replies],
+            [node.decode() for node in results],
+            _read_look(seen) if seen else None,
         )
-        return [_read_finish(text.decode()) for text in replies], _read_look(seen) if seen else None
 
     def unclaim(self, task_id: str, attempt: int) -> bool:
         """Give a claim back; the task waits again, or ends unsettled if it was cancelled meanwhile.
@@ -393,6 +427,10 @@ class Ledger:
         return totals
 
 
+def _proposal_args(p: Proposal) -> tuple[Any, ...]:
+    return p.task_id, p.fallback, p.predicted_s, p.parameters_version, list(chain.from_iterable(p.candidates))
+
+
 def _read_claim(text: str, message: bytes) -> Claim:
     task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = text.split("\t")
     return Claim(
@@ -421,8 +459,8 @@ def _read_finish(text: str) -> Finish:
 
 
 def _read_look(reply: Sequence[Any]) -> WaitingSet:
-    now, total, found, changes = reply
-    return WaitingSet(float(now), int(total), _read_shapes(found.decode()), changes.decode())
+    now, total, found, changes, parked = reply
+    return WaitingSet(float(now), int(total), _read_shapes(found.decode()), changes.decode(), int(parked))
 
 
 def _read_shapes(text: str) -> tuple[WaitingShape, ...]:

@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import RedisError
 
 from cloudai.deployment import Deployment
-from cloudai.state.ledger import Finish, Report, WaitingSet
+from cloudai.state.ledger import Claim, Finish, Report, WaitingSet
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,19 @@ class Clerk:
     """Takes reports from any thread; works in its own."""
 
     def __init__(
-        self, deployment: Deployment, *, first: Callable[[], None], reported: Callable[[str, int], None]
+        self,
+        deployment: Deployment,
+        *,
+        node: str,
+        first: Callable[[], None],
+        claim_of: Callable[[str, int], Claim | None],
+        reported: Callable[[str, int], None],
     ) -> None:
         self._deployment = deployment
+        #: Name of the node whose attempts are reported.
+        self._node = node
+        #: The claim of a task id and attempt, where it is held.
+        self._claim_of = claim_of
         #: Called before each piece of work; may raise RedisError.
         self._first = first
         #: Called with task id and attempt once the ledger knows of an end.
@@ -147,16 +157,13 @@ class Clerk:
 
     def _report_some(self) -> None:
         """Make the oldest reports, several in one round trip."""
-        deployment = self._deployment
         reports = list(islice(self._reports, self._together))
+        claims = [self._claim_of(report.task_id, report.attempt) for report in reports]
         finishes: list[Finish] = []
         found: WaitingSet | None = None
         try:
-            finishes, found = deployment.ledger.finish_several(
-                reports,
-                learning_rate=LEARNING_RATE,
-                look_since=deployment.view.version,
-                each=deployment.dispatcher.each(len(reports)),
+            finishes, found = self._deployment.dispatcher.end(
+                reports, self._node, [claim for claim in claims if claim], learning_rate=LEARNING_RATE
             )
         except RedisError:
             # If Redis refuses one of them, the others must not be kept back.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from celery import states
@@ -40,7 +41,7 @@ class Holding:
         self._node = node
         self._incarnation = incarnation
         self._hearing = hearing
-        self._held: set[tuple[str, int]] = set()
+        self._held: dict[tuple[str, int], Claim] = {}
 
     def take(self, claim: Claim) -> str | None:
         """Note a claim. Returns "" to run it, its outcome if that is known already, None if it runs here already."""
@@ -48,12 +49,16 @@ class Holding:
         if key in self._held:
             logger.warning("claim-doubled task=%s attempt=%d: it runs here already", *key)
             return None
-        self._held.add(key)
+        self._held[key] = replace(claim, message=b"")
         return self._known_outcome(claim)
 
     def drop(self, task_id: str, attempt: int) -> None:
         """The ledger knows that this attempt has ended, or was given back."""
-        self._held.discard((task_id, attempt))
+        self._held.pop((task_id, attempt), None)
+
+    def claim_of(self, task_id: str, attempt: int) -> Claim | None:
+        """The claim without its message, while it is held."""
+        return self._held.get((task_id, attempt))
 
     def held(self) -> list[tuple[str, int]]:
         """Task id and attempt of every claim."""

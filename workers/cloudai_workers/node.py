@@ -72,7 +72,13 @@ class Node:
         # Made before the pool forks its children.
         self.hearing = Hearing(self.settings.heartbeat_timeout_s)
         self.holding = Holding(app, self.deployment, name, self.incarnation, self.hearing)
-        self.clerk = Clerk(self.deployment, first=self._drain_if_leaving, reported=self.holding.drop)
+        self.clerk = Clerk(
+            self.deployment,
+            node=name,
+            first=self._drain_if_leaving,
+            claim_of=self.holding.claim_of,
+            reported=self.holding.drop,
+        )
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
         self.capacity: Capacity | None = None
         self._telemetry = Telemetry()

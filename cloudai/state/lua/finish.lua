@@ -1,7 +1,9 @@
 -- Attempts have ended. Contract: state/ledger.py, Ledger.finish and finish_several.
 -- ARGV: a JSON list of reports (id, attempt, outcome, runtime (s, or ''), reason, started (epoch s, or 0), usage fields as name,
--- value pairs for the event), lambda, entry ttl (s), and '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
--- a shape) for a look at the waiting set behind it. Returns a text for each report, and the look or ''.
+-- value pairs for the event), lambda, entry ttl (s), '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
+-- a shape) for a look at the waiting set behind it, and '' or a JSON list of successors: how many tasks had been parked when they
+-- were chosen, decision ttl, and proposals (as for place_proposal); then the decision record of each proposal.
+-- Returns a text for each report, what became of each proposal (nothing, if any task was parked since), and the look or ''.
 local lambda, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function finish(report)
@@ -73,9 +75,16 @@ end
 
 local replies = {}
 for i, report in ipairs(cjson.decode(ARGV[1])) do replies[i] = finish(report) end
+local results = {}
+if ARGV[5] ~= '' then
+  local s = cjson.decode(ARGV[5])
+  if tonumber(redis.call('GET', P .. 'waiting:parked') or '0') == s[1] then
+    for p, proposal in ipairs(s[3]) do results[p] = place_proposal(proposal, ARGV[p + 5], s[2]) end
+  end
+end
 local seen = ''
 if ARGV[4] ~= '' and redis.call('EXISTS', P .. 'waiting') == 1 then
   local a = cjson.decode(ARGV[4])
   seen = look(a[1], a[2], a[3], a[4])
 end
-return {replies, seen}
+return {replies, results, seen}

@@ -148,12 +148,12 @@ local function ring(id, name, attempt, features)
   event('placed', id, 'node', name, 'attempt', attempt, 'features', features)
 end
 
--- Place a known task on the first candidate that still fits; returns the node's name or nil.
-local function try_place(id, need, candidates, attempt)
+-- Place a known task on the first candidate that still fits; returns the node's name or nil. What follows goes into its entry.
+local function try_place(id, need, candidates, attempt, ...)
   local candidate, devices = reserve_first(id, need, candidates)
   if not candidate then return nil end
   redis.call('HSET', task_key(id), 'state', 'placed', 'node', candidate[1], 'attempt', attempt, 'devices', devices,
-             'placed', NOW, 'features', candidate[2])
+             'placed', NOW, 'features', candidate[2], ...)
   ring(id, candidate[1], attempt, candidate[2])
   return candidate[1]
 end
@@ -171,6 +171,7 @@ local function park(id)
   local shape_key = P .. 'waiting:shape:' .. v[1]
   redis.call('HSET', task_key(id), 'state', 'waiting', 'since', NOW)
   redis.call('ZADD', P .. 'waiting', score, id)
+  redis.call('INCR', P .. 'waiting:parked') -- who has looked knows by it whether anything has come since
   redis.call('ZADD', shape_key, score, id)
   redis.call('SET', P .. 'waiting:request:' .. v[1], v[4])
   local head = redis.call('ZRANGE', shape_key, 0, 0, 'WITHSCORES')
@@ -184,10 +185,9 @@ local function delay(id, eta)
   redis.call('ZADD', P .. 'delayed', eta, id)
 end
 
-local function unpark(id)
-  redis.call('ZREM', P .. 'delayed', id)
-  if redis.call('ZREM', P .. 'waiting', id) == 0 then return end
-  local shape = redis.call('HGET', task_key(id), 'shape')
+-- Take a task of this shape out of the waiting set; false: it was not there.
+local function unpark_of(id, shape)
+  if redis.call('ZREM', P .. 'waiting', id) == 0 then return false end
   local shape_key = P .. 'waiting:shape:' .. shape
   redis.call('ZREM', shape_key, id)
   local head = redis.call('ZRANGE', shape_key, 0, 0, 'WITHSCORES')
@@ -196,6 +196,30 @@ local function unpark(id)
     redis.call('ZREM', P .. 'waiting:shapes', shape)
     redis.call('DEL', P .. 'waiting:request:' .. shape)
   end
+  return true
+end
+
+local function unpark(id)
+  redis.call('ZREM', P .. 'delayed', id)
+  unpark_of(id, redis.call('HGET', task_key(id), 'shape'))
+end
+
+-- Place a waiting task as proposed: id, reason of a fallback or '', predicted runtime, parameters' version, and name, features of
+-- each candidate. Returns the node, '' (nothing fitted) or 'gone' (it waits no longer).
+local function place_proposal(proposal, record, ttl)
+  local id, fallback, offered = proposal[1], proposal[2], proposal[5]
+  local v = redis.call('HMGET', task_key(id), 'state', 'cpu', 'memory', 'gpu', 'storage', 'attempt', 'shape', 'hold')
+  if v[1] ~= 'waiting' or not redis.call('ZSCORE', P .. 'waiting', id) then return 'gone' end
+  local candidates = {}
+  for i = 1, #offered, 2 do candidates[#candidates + 1] = {offered[i], offered[i + 1]} end
+  local need = {tonumber(v[2]), tonumber(v[3]), tonumber(v[4]), tonumber(v[5])}
+  local node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1, 'predicted', proposal[3], 'parameters', proposal[4])
+  if not node then return '' end
+  count_decision(fallback)
+  if v[8] then drop_hold(id) end
+  unpark_of(id, v[7])
+  if record ~= '' then redis.call('SET', P .. 'decision:' .. id, record, 'EX', ttl) end
+  return node
 end
 
 -- The task is over. The entry stays for a while, so that late reports and readers find it.
@@ -299,7 +323,7 @@ end
 
 -- The most urgent waiting tasks of each shape, and what changed in the fleet: the server's time, the number of waiting tasks,
 -- the shapes as one text (a line `S shape request` and under it a line `T id deadline since priority hold` a task, fields apart
--- by tabs), and the changes. At most `shapes` shapes, and of each `each` tasks with a deadline ahead and `each` oldest.
+-- by tabs), the changes, and how many tasks have ever been parked. At most `shapes` shapes, and of each `each` tasks with a deadline ahead and `each` oldest.
 local function look(since, limit, shapes, each)
   local out, seen, chosen, known = {}, {}, {}, {}
   local function add(ids)
@@ -335,5 +359,6 @@ local function look(since, limit, shapes, each)
     add(redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each))
     add(redis.call('ZRANGE', key, 0, each - 1))
   end
-  return {NOW, redis.call('ZCARD', P .. 'waiting'), table.concat(out, '\n'), changes(since, limit)}
+  return {NOW, redis.call('ZCARD', P .. 'waiting'), table.concat(out, '\n'), changes(since, limit),
+          tonumber(redis.call('GET', P .. 'waiting:parked') or '0')}
 end

@@ -124,9 +124,12 @@ class Lab:
 
     def place_waiting(self, task_id: str, *nodes: str) -> str:
         """Propose these nodes for a waiting task; the node, "" or "gone"."""
+        return self.ledger.place_waiting([self.proposal(task_id, *nodes)], 0)[1][0]
+
+    def proposal(self, task_id: str, *nodes: str) -> Proposal:
+        """These nodes for a waiting task, best first."""
         candidates = tuple((node, f"features of {node}") for node in nodes)
-        proposal = Proposal(task_id, '{"late":1}', "", 2.5, 7, candidates)
-        return self.ledger.place_waiting([proposal], 0)[1][0]
+        return Proposal(task_id, '{"late":1}', "", 2.5, 7, candidates)
 
     # --- what nodes do
 

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from cloudai.names import node_queue
 from cloudai.settings import Settings
 from cloudai.state.fleet import NodeCapacity
+from cloudai.state.ledger import Report
 
 from .conftest import SECOND, Lab, lab_settings
 from .ledger_model import FINAL, LEASE_S, MARGIN_S, MAX_ATTEMPTS, TIMEOUT_S, Message, Model, Need, Node, Task
@@ -245,6 +246,30 @@ class LedgerMachine(RuleBasedStateMachine):
         assert found.waiting == len(self.model.in_state("waiting"))
 
     @precondition(lambda self: self.model.in_state("running"))
+    @rule(data=st.data(), outcome=outcomes, behind=st.booleans(), names=candidates)
+    def finish_with_successors(self, data: Any, outcome: str, behind: bool, names: list[str]) -> None:
+        """An end is reported together with those that are to follow; none does if others have come since the look."""
+        task_id = data.draw(st.sampled_from(sorted(self.model.in_state("running"))))
+        chosen = data.draw(st.lists(ids, max_size=2, unique=True))
+        attempt = self.model.tasks[task_id].attempt
+        parked = self.lab.ledger.waiting(0).parked
+        waited = self.model.in_state("waiting")
+        status = self.model.finish(task_id, attempt, outcome, 1.0)
+        others_came = behind or self.model.in_state("waiting") != waited
+        expected = [] if others_came else [self.model.place_waiting(successor, names) for successor in chosen]
+        ended = self.lab.ledger.finish_several(
+            [Report(task_id, attempt, outcome, 1.0, "", 0.0, {})],
+            learning_rate=0.2,
+            look_since=0,
+            successors=[self.lab.proposal(successor, *names) for successor in chosen],
+            parked=parked - behind,
+        )
+        assert ended.finishes[0].status == status
+        assert ended.followed == (expected if chosen else [])
+        seen = {task.task_id for shape in ended.waiting.shapes for task in shape.tasks} if ended.waiting else set()
+        assert seen == self.model.in_state("waiting")
+
+    @precondition(lambda self: self.model.in_state("running"))
     @rule(data=st.data())
     def give_back(self, data: Any) -> None:
         self.unclaim(data.draw(st.sampled_from(sorted(self.model.in_state("running")))), 0)
@@ -441,6 +466,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "counters",
             "sweep",
             "tau",
+            "waiting:parked",
         }
         assert left - always == {f"node:{name}" for name in self.model.nodes}
         assert client.get(prefix + "live") in (None, b"0")
