@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from celery import states
@@ -49,7 +48,7 @@ class Holding:
         if key in self._held:
             logger.warning("claim-doubled task=%s attempt=%d: it runs here already", *key)
             return None
-        self._held[key] = replace(claim, message=b"")
+        self._held[key] = claim
         return self._known_outcome(claim)
 
     def drop(self, task_id: str, attempt: int) -> None:
@@ -57,7 +56,7 @@ class Holding:
         self._held.pop((task_id, attempt), None)
 
     def claim_of(self, task_id: str, attempt: int) -> Claim | None:
-        """The claim without its message, while it is held."""
+        """The claim, while it is held."""
         return self._held.get((task_id, attempt))
 
     def held(self) -> list[tuple[str, int]]:
