@@ -1,8 +1,7 @@
 """How the history can fail. Scheduling never depends on it: the event stream in Redis keeps what is not recorded yet.
 
-    HistoryError
-    ├── HistoryUnavailable      MongoDB cannot be reached, or refuses the login, or pymongo is missing
-    └── HistoryReadOnly         MongoDB answers, but refuses to write
+All are HistoryError: HistoryUnavailable (MongoDB cannot be reached, refuses the login, or pymongo is missing) and
+HistoryReadOnly (it answers, but refuses to write).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class TaskHistory:
     actual_runtime: float | None
     #: Succeeded, and by its deadline.
     sla_success: bool
-    #: Core-seconds, GiB-seconds, GPU-seconds: as measured, else what was reserved times the runtime; None: it never ran.
+    #: Core-seconds, GiB-seconds, GPU-seconds: as measured, else reservation times runtime; None: it never ran.
     cpu_used: float | None = None
     mem_used: float | None = None
     gpu_used: float | None = None

@@ -60,6 +60,8 @@ class WorkerProcess:
         self.name = name
         self.log_path = log
         with log.open("ab") as out:
+            # An earlier worker of this name has written before it.
+            self._log_begins = out.tell()
             self.process = subprocess.Popen(
                 command,
                 env=environment,
@@ -72,7 +74,7 @@ class WorkerProcess:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
+        return self.log_path.read_bytes()[self._log_begins :].decode("utf-8", "replace")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from .cluster import Cluster, lines, until
@@ -161,3 +162,20 @@ def test_a_stopped_process_that_wakes_up_late_stores_nothing(cluster: Cluster, w
     assert result.get(timeout=20) == "awake@t"
     assert lines(witness).count("linked") == 1
     sleeper.stop()
+
+
+def test_a_job_that_a_killed_worker_left_is_ended_when_its_node_joins_again(cluster: Cluster, witness: Path) -> None:
+    node = cluster.start("left", cpu=1)
+    script = f"echo $$ >> {witness}; test $(wc -l < {witness}) -gt 1 || exec sleep 600"
+    result = cluster.app.tasks["cloudai.run_container"].apply_async(
+        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1}
+    )
+    until(lambda: lines(witness))
+    job = psutil.Process(int(lines(witness)[0]))
+    node.kill()
+    assert job.is_running()
+    again = cluster.start("left", cpu=1)
+    assert result.get(timeout=30)["attempt"] == 2
+    until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "the first attempt's process has ended")
+    assert f"leftover-ended node=left@t task={result.id} attempt=1" in again.log
+    again.stop()

@@ -345,7 +345,7 @@ class DockerRunner:
             try:
                 self._remove(container)
             except ENGINE_AWAY as error:
-                log.warning("container.not_removed container=%s reason=%s", container, explanation(error))
+                log.warning("container-not-removed container=%s reason=%s", container, explanation(error))
         if group is not None:
             group.remove()
 

@@ -339,7 +339,7 @@ class ProcessRunner:
         for path in (folder.stdout, folder.stderr):
             if path.stat().st_size > log_bytes and not drop_oldest(path, log_bytes // 2):
                 log.warning(
-                    "process.output_unbounded file=%s reason=the file system cannot punch holes", path
+                    "output-unbounded file=%s reason=the file system cannot punch holes", path
                 )
 
     def _keep_log(self, job: Job, folder: JobFolder) -> None:
