@@ -168,7 +168,8 @@ def test_a_job_that_a_killed_worker_left_is_ended_when_its_node_joins_again(clus
     node = cluster.start("left", cpu=1)
     script = f"echo $$ >> {witness}; test $(wc -l < {witness}) -gt 1 || exec sleep 600"
     result = cluster.app.tasks["cloudai.run_container"].apply_async(
-        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1}
+        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1},
+        target_worker_id="left@t",
     )
     until(lambda: lines(witness))
     job = psutil.Process(int(lines(witness)[0]))
