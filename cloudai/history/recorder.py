@@ -71,8 +71,8 @@ class Recorder:
     def record_once(self) -> Recorded:
         """Record what is in the stream, in bounded batches, and sample the fleet. Cheap where nothing happened.
 
-        A history that cannot be written is told once, in the log and by `problem` until it is back; the events stay in the
-        stream, and a later call records them. Raises RedisError.
+        A history that cannot be written is told once, in the log, and by `problem` until it is back; the events stay in
+        the stream, and a later call records them. Raises RedisError.
         """
         with self._lock:
             if time.monotonic() < self._retry_at:
@@ -93,7 +93,8 @@ class Recorder:
             except HistoryError as error:
                 self._is_away(error, batch)
                 return Recorded(events, results, batch.waiting, lost, dict(skipped), self._problem)
-            self._is_back(batch)
+            if changes.documents:
+                self._is_back(batch)
             # Somebody else may have moved on with the same events: then they have said what there is to say.
             if batch.events and self._deployment.events.recorded(batch):
                 events += len(batch.events)
@@ -101,10 +102,10 @@ class Recorder:
                 lost += self._told_lost(batch)
                 skipped += self._told_skipped(changes.skipped + refused)
             if len(batch.events) < BATCH:
-                return Recorded(events, results, 0, lost, dict(skipped))
+                return Recorded(events, results, 0, lost, dict(skipped), self._problem)
             if time.monotonic() >= ends_at:
                 behind = batch.waiting - len(batch.events)
-                return Recorded(events, results, behind, lost, dict(skipped))
+                return Recorded(events, results, behind, lost, dict(skipped), self._problem)
 
     def _sample(self, changes: Changes) -> None:
         """Add the nodes' clocks, now and then."""
@@ -153,8 +154,8 @@ class Recorder:
         if self._away_since is None:
             self._away_since = datetime.fromtimestamp(batch.now, UTC)
             logger.error(
-                "history-away events=%d: they wait in Redis, up to %d (limits.events_maxlen), and are recorded when it is "
-                "back. %s", batch.waiting, self._deployment.settings.limits.events_maxlen, error,
+                "history-away events=%d: they wait in Redis, up to %d (limits.events_maxlen), and are recorded when it "
+                "is back. %s", batch.waiting, self._deployment.settings.limits.events_maxlen, error,
             )  # fmt: skip
 
     def _is_back(self, batch: Unrecorded) -> None:

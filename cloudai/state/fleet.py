@@ -94,7 +94,7 @@ class Heard:
     #: Epoch seconds of the server.
     registered: float
     heartbeat: float
-    #: Its telemetry: `overload_s` and `overload_excess_s` are clocks that run since it registered (cloudai_workers/overload.py).
+    #: Its telemetry; `overload_s` and `overload_excess_s` are clocks that run while it lives, seconds.
     usage: Mapping[str, float]
 
 
