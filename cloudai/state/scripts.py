@@ -27,7 +27,6 @@ _FLAGS = {
     "place": "",
     "place_waiting": "allow-oom",
     "publish_parameters": "",
-    "recorded": "allow-oom",
     "refresh": "no-writes",
     "register": "allow-oom",
     "ring": "allow-oom",
@@ -36,7 +35,6 @@ _FLAGS = {
     "settled": "allow-oom",
     "sweep": "allow-oom",
     "unclaim": "allow-oom",
-    "unrecorded": "no-writes",
     "waiting": "no-writes",
 }
 
@@ -105,7 +103,6 @@ class Scripts:
     place: Script
     place_waiting: Script
     publish_parameters: Script
-    recorded: Script
     refresh: Script
     register: Script
     ring: Script
@@ -114,5 +111,4 @@ class Scripts:
     settled: Script
     sweep: Script
     unclaim: Script
-    unrecorded: Script
     waiting: Script
