@@ -15,6 +15,7 @@ from cloudai.fleet_view import FleetView
 from cloudai.names import Keys
 from cloudai.placing import Placing
 from cloudai.settings import Settings
+from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
 from cloudai.state.ledger import Ledger, Placement, Submission
 from cloudai.state.link import link_of
@@ -80,6 +81,11 @@ class Deployment:
     def parameters(self) -> ParameterStore:
         """The parameters in force."""
         return ParameterStore(self.client, self.keys, self.scripts)
+
+    @cached_property
+    def events(self) -> EventStream:
+        """What the recorder reads."""
+        return EventStream(self.client, self.keys, self.scripts)
 
     @cached_property
     def sweep(self) -> Sweep:

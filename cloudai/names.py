@@ -124,6 +124,11 @@ class Keys:
         return f"{self.prefix}events"
 
     @property
+    def recorder(self) -> str:
+        """Hash: how far the history has read the stream (fields: state/events.py)."""
+        return f"{self.prefix}recorder"
+
+    @property
     def dead_letters(self) -> str:
         """List: frames that no node could read."""
         return f"{self.prefix}dead-letters"
@@ -153,6 +158,7 @@ PERMANENT_KEYS: dict[str, str] = {
     "parameters": "one value",
     "schema": "one value",
     "sweep": "one value",
-    "events": "trimmed to limits.events_maxlen",
+    "events": "trimmed behind the recorder, and to limits.events_maxlen",
+    "recorder": "one value",
     "dead-letters": "trimmed to a fixed length",
 }

@@ -279,4 +279,9 @@ class OptimiserSettings(Section):
         10_000, ge=100, le=1_000_000, description="History records that an epoch reads at most."
     )
     mongo_url: MongoUrl = Field("mongodb://localhost:27017", description="Server that holds the history.")
-    database: DatabaseName = Field("cloudai", description="Database that holds the history.")
+    database: DatabaseName = Field(
+        "cloudai", description="Database that holds the history; every deployment needs one of its own."
+    )
+    history_days: float = Field(
+        30.0, gt=0, le=3650, description="How long the history is kept, days."
+    )

@@ -85,6 +85,19 @@ class Refresh:
     parameters: str
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last heartbeat of a node."""
+
+    name: str
+    incarnation: str
+    #: Epoch seconds of the server.
+    registered: float
+    heartbeat: float
+    #: Its telemetry; `overload_s` and `overload_excess_s` are clocks that run while it lives, seconds.
+    usage: Mapping[str, float]
+
+
 class Fleet:
     """Typed access to the scripts of the fleet."""
 
@@ -192,6 +205,19 @@ class Fleet:
         """All fields of a node; empty when it is unknown."""
         found: Any = self.client.hgetall(self.keys.node(name))
         return {k.decode(): v.decode() for k, v in found.items()}
+
+    def heard(self) -> list[Heard]:
+        """What each known node has told last, gone ones included."""
+        names = self.names()
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hmget(self.keys.node(name), "incarnation", "registered", "heartbeat", "usage")
+            found = pipe.execute()
+        return [
+            Heard(name, row[0].decode(), float(row[1]), float(row[2]), json.loads(row[3] or b"{}"))
+            for name, row in zip(names, found, strict=True)
+            if None not in row[:3]
+        ]
 
     def fixed(self, names: Iterable[str]) -> dict[str, FixedFields]:
         """What does not change while an incarnation lives, for nodes that a snapshot does not know yet."""

@@ -27,6 +27,7 @@ _FLAGS = {
     "place": "",
     "place_waiting": "allow-oom",
     "publish_parameters": "",
+    "recorded": "allow-oom",
     "refresh": "no-writes",
     "register": "allow-oom",
     "ring": "allow-oom",
@@ -35,6 +36,7 @@ _FLAGS = {
     "settled": "allow-oom",
     "sweep": "allow-oom",
     "unclaim": "allow-oom",
+    "unrecorded": "no-writes",
     "waiting": "no-writes",
 }
 
@@ -103,6 +105,7 @@ class Scripts:
     place: Script
     place_waiting: Script
     publish_parameters: Script
+    recorded: Script
     refresh: Script
     register: Script
     ring: Script
@@ -111,4 +114,5 @@ class Scripts:
     settled: Script
     sweep: Script
     unclaim: Script
+    unrecorded: Script
     waiting: Script

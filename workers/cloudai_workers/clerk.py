@@ -48,6 +48,7 @@ class Clerk:
         node: str,
         first: Callable[[], None],
         claim_of: Callable[[str, int], Claim | None],
+        overload_of: Callable[[str, int], float | None],
         reported: Callable[[str, int], None],
     ) -> None:
         self._deployment = deployment
@@ -55,6 +56,8 @@ class Clerk:
         self._node = node
         #: The claim of a task id and attempt, where it is held.
         self._claim_of = claim_of
+        #: Seconds that the node was overloaded while it held a task id and attempt.
+        self._overload_of = overload_of
         #: Called before each piece of work; may raise RedisError.
         self._first = first
         #: Called with task id and attempt once the ledger knows of an end.
@@ -94,7 +97,10 @@ class Clerk:
         measured = self._measured.pop((task_id, attempt), None)
         if measured is not None:
             runtime_s = measured.run_s
-        usage = measured.usage if measured else {}
+        usage = dict(measured.usage) if measured else {}
+        overload_s = self._overload_of(task_id, attempt)
+        if overload_s is not None:
+            usage["overload_s"] = round(overload_s, 3)
         with self._lock:
             self._reports.append(Report(task_id, attempt, outcome, runtime_s, reason, started, usage))
             self._idle.clear()

@@ -20,6 +20,7 @@ from cloudai import names
 from cloudai.deployment import Deployment
 from cloudai.state.ledger import Claim
 from cloudai_workers.fence import Hearing
+from cloudai_workers.overload import OverloadClock
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,24 @@ _OUTCOMES = {states.SUCCESS: names.SUCCEEDED, states.FAILURE: names.FAILED, stat
 class Holding:
     """The claims of one incarnation of a node."""
 
-    def __init__(self, app: Any, deployment: Deployment, node: str, incarnation: str, hearing: Hearing) -> None:
+    def __init__(
+        self,
+        app: Any,
+        deployment: Deployment,
+        node: str,
+        incarnation: str,
+        hearing: Hearing,
+        overload: OverloadClock,
+    ) -> None:
         self._app = app
         self._deployment = deployment
         self._node = node
         self._incarnation = incarnation
         self._hearing = hearing
+        self._overload = overload
         self._held: dict[tuple[str, int], Claim] = {}
+        #: The overload clock when each was claimed.
+        self._overload_then: dict[tuple[str, int], float] = {}
 
     def take(self, claim: Claim) -> str | None:
         """Note a claim. Returns "" to run it, its outcome if that is known already, None if it runs here already."""
@@ -49,15 +61,22 @@ class Holding:
             logger.warning("claim-doubled task=%s attempt=%d: it runs here already", *key)
             return None
         self._held[key] = claim
+        self._overload_then[key] = self._overload.overload_s()
         return self._known_outcome(claim)
 
     def drop(self, task_id: str, attempt: int) -> None:
         """The ledger knows that this attempt has ended, or was given back."""
         self._held.pop((task_id, attempt), None)
+        self._overload_then.pop((task_id, attempt), None)
 
     def claim_of(self, task_id: str, attempt: int) -> Claim | None:
         """The claim, while it is held."""
         return self._held.get((task_id, attempt))
+
+    def overload_of(self, task_id: str, attempt: int) -> float | None:
+        """Seconds with a load above 1 since this attempt was claimed; None if it is not held."""
+        then = self._overload_then.get((task_id, attempt))
+        return None if then is None else self._overload.overload_s() - then
 
     def held(self) -> list[tuple[str, int]]:
         """Task id and attempt of every claim."""

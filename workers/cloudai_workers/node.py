@@ -35,6 +35,7 @@ from cloudai_workers.clerk import Clerk
 from cloudai_workers.fence import Hearing
 from cloudai_workers.holding import Holding
 from cloudai_workers.nvidia import gpu_devices
+from cloudai_workers.overload import OverloadClock
 from cloudai_workers.pool import NodePool
 from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.runners.base import Runner
@@ -71,12 +72,14 @@ class Node:
         ) / name.replace("/", "_")
         # Made before the pool forks its children.
         self.hearing = Hearing(self.settings.heartbeat_timeout_s)
-        self.holding = Holding(app, self.deployment, name, self.incarnation, self.hearing)
+        self._overload = OverloadClock()
+        self.holding = Holding(app, self.deployment, name, self.incarnation, self.hearing, self._overload)
         self.clerk = Clerk(
             self.deployment,
             node=name,
             first=self._drain_if_leaving,
             claim_of=self.holding.claim_of,
+            overload_of=self.holding.overload_of,
             reported=self.holding.drop,
         )
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
@@ -253,6 +256,8 @@ class Node:
 
     def _heartbeat(self) -> None:
         sample = self._telemetry.sample()
+        self._overload.tell(sample.pressure)
+        overload_s, excess_s = self._overload.read()
         beat = self.deployment.fleet.heartbeat(
             self.name,
             self.incarnation,
@@ -262,6 +267,8 @@ class Node:
                 "cpu_use": round(sample.cpu_use, 4),
                 "memory_use": round(sample.memory_use, 4),
                 "gpu_use": round(sample.gpu_use, 4),
+                "overload_s": round(overload_s, 3),
+                "overload_excess_s": round(excess_s, 3),
             },
             publish_after_s=self.settings.heartbeat_timeout_s / 3,
         )

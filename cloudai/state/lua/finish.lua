@@ -52,13 +52,14 @@ local function finish(report)
         'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
         'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', report[4], 'sla_success', sla,
         'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
-        'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, unpack(report[7]))
+        'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, 'cpu', v[15], 'memory', v[16], 'gpu', v[17],
+        'storage', v[18], unpack(report[7]))
 
   if status == 'waiting' then
     count('finished_requeued')
     redis.call('HSET', key, 'node', '', 'devices', '')
     park(id)
-    event('waiting', id, 'reason', 'requeued', 'node', v[3])
+    event('waiting', id, 'reason', 'requeued', 'node', v[3], 'attempt', attempt)
   elseif status == 'next' then
     count('finished_' .. outcome)
     promote(id)

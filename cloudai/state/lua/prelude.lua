@@ -23,6 +23,13 @@ local function event(kind, id, ...)
   redis.call('XADD', P .. 'events', 'MAXLEN', '~', EVENTS_MAXLEN, '*', 'event', kind, 'id', id, 'at', NOW, ...)
 end
 
+-- How many events were ever added to the stream, and how many are in it. The stream must exist.
+local function stream_size()
+  local info, found = redis.call('XINFO', 'STREAM', P .. 'events'), {}
+  for i = 1, #info, 2 do found[info[i]] = info[i + 1] end
+  return found['entries-added'], found['length']
+end
+
 -- The node's row has changed: give it the fleet's next version, so that snapshots can ask for what is new.
 local function touch(name)
   local version = redis.call('INCR', P .. 'fleet:version')
@@ -279,12 +286,12 @@ end
 
 -- Take a placed or running task off its node and let it wait again.
 local function take_back(id, reason)
-  local v = redis.call('HMGET', task_key(id), 'node', 'devices')
+  local v = redis.call('HMGET', task_key(id), 'node', 'devices', 'attempt')
   release(id, v[1], need_of(id), v[2])
   redis.call('LREM', v[1] .. '.dq2', 0, id)
   redis.call('HSET', task_key(id), 'node', '', 'devices', '')
   park(id)
-  event('waiting', id, 'reason', reason, 'node', v[1])
+  event('waiting', id, 'reason', reason, 'node', v[1], 'attempt', v[3])
 end
 
 -- The node of a running attempt is gone, and the attempt with it; what it held is released already.

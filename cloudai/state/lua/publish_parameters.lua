@@ -5,5 +5,5 @@ local version = tonumber(redis.call('HGET', key, 'version') or '0')
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= version then return {0, version} end
 version = version + 1
 redis.call('HSET', key, 'version', version, 'json', ARGV[1], 'source', ARGV[2], 'published', NOW)
-event('parameters', '', 'version', version, 'source', ARGV[2])
+event('parameters', '', 'version', version, 'source', ARGV[2], 'json', ARGV[1])
 return {1, version}

@@ -38,7 +38,7 @@ local function adopt(id)
   else
     redis.call('HSET', task_key(id), 'node', '', 'devices', '')
     park(id)
-    event('waiting', id, 'reason', 'node restarted smaller', 'node', name)
+    event('waiting', id, 'reason', 'node restarted smaller', 'node', name, 'attempt', v[1])
   end
 end
 

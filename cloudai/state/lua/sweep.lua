@@ -65,7 +65,7 @@ if now >= judge_after then
         redis.call('ZADD', P .. 'heartbeats', tonumber(n[2]) + lease - timeout, name)
       end
       for _, id in ipairs(redis.call('SMEMBERS', key .. ':tasks')) do
-        local t = redis.call('HMGET', task_key(id), 'state', 'devices')
+        local t = redis.call('HMGET', task_key(id), 'state', 'devices', 'attempt')
         if t[1] == 'placed' then
           take_back(id, 'node silent')
           moved = moved + 1
@@ -73,7 +73,7 @@ if now >= judge_after then
           release(id, name, need_of(id), t[2])
           if lose(id, name, max_attempts, ttl) then
             park(id)
-            event('waiting', id, 'reason', 'node lost', 'node', name)
+            event('waiting', id, 'reason', 'node lost', 'node', name, 'attempt', t[3])
             moved = moved + 1
           end
         end

@@ -1,0 +1,234 @@
+"""The collections of the history: written in bulk and idempotently, read by time (spec sections 7 and 8).
+
+Plain finds and bulk writes only, so that every server that speaks MongoDB's protocol will do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from cloudai.history.collections import (
+    ASSIGNMENTS,
+    GA_EPOCHS,
+    PARAMETERS,
+    RESULTS,
+    TASKS,
+    TAU_HISTORY,
+    WORKER_REGISTRY,
+    WORKER_STATS,
+)
+from cloudai.history.connection import Connection, Document
+from cloudai.history.documents import Changes, day, parameters_id
+from cloudai.history.reading import read_all, read_task, stratified
+from cloudai.history.records import PublishedParameters, Reading, TaskHistory, TauSample, WorkerStats
+from cloudai.history.retention import make_indexes, prune
+from cloudai.history.worker_window import RESULT_FIELDS, SAMPLE_BUCKET_S, workers_over_window
+from cloudai.history.writing import write_all
+from cloudai.scheduling.task_types import TASK_TYPES
+from cloudai.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Attempts that worker_stats sums up at most; with more in the window it looks at the newest part of it.
+STATS_RECORDS = 100_000
+
+_TYPES = [str(kind) for kind in TASK_TYPES]
+
+
+class HistoryStore:
+    """One database. Connects when first used; a server that cannot be reached is told within about `timeout_s`.
+
+    Every method raises HistoryUnavailable or another HistoryError, those that write HistoryReadOnly too.
+    """
+
+    def __init__(self, url: str, database: str, *, retention_days: float = 30.0, timeout_s: float = 3.0) -> None:
+        self.retention_days = retention_days
+        self._connection = Connection(url, database, timeout_s=timeout_s)
+        self._prepared = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The store of a deployment's settings."""
+        optimiser = settings.optimiser
+        return cls(optimiser.mongo_url, optimiser.database, retention_days=optimiser.history_days)
+
+    @property
+    def where(self) -> str:
+        """Server and database, for messages; without a password."""
+        return self._connection.where
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the store may be used again."""
+        self._connection.close()
+
+    def ping(self) -> None:
+        """Ask the server whether it is there."""
+        with self._connection.database("a ping") as database:
+            database.command("ping")
+
+    # --- writing
+
+    def prepare(self) -> None:
+        """Make the indexes, and let the server expire what is older than the retention, if it can."""
+        with self._connection.database("to make indexes", writing=True) as database:
+            make_indexes(database, self.retention_days)
+        self._prepared = True
+
+    def write(self, changes: Changes) -> Counter[str]:
+        """Write what a batch of events does; returns the documents that the server would never take, by reason.
+
+        A document changes only if what it holds is older in the stream. All or nothing is not promised: after an
+        error the same batch is written again.
+        """
+        if not self._prepared:
+            self.prepare()
+        with self._connection.database("to record", writing=True) as database:
+            return write_all(database, changes.documents)
+
+    def append_epoch(self, document: Mapping[str, Any]) -> str:
+        """Keep an epoch's document, which has `at` (epoch s); returns its id. NaN and infinities become None.
+
+        With an `_id` of the caller's it is idempotent.
+        """
+        at = float(document["at"])
+        plain = _plain({**document, "time": at})
+        plain["at"] = day(at)
+        with self._connection.database("to keep an epoch", writing=True) as database:
+            if "_id" not in plain:
+                return str(database[GA_EPOCHS].insert_one(plain).inserted_id)
+            database[GA_EPOCHS].replace_one({"_id": plain["_id"]}, plain, upsert=True)
+        return str(plain["_id"])
+
+    def append_parameters(self, version: int, json: str, source: str, at: float) -> None:
+        """Keep parameters that were put in force at `at` (epoch s). Idempotent on (version, at)."""
+        document_id = parameters_id(version, at)
+        document = {"version": version, "json": json, "source": source, "published_at": at, "at": day(at)}
+        with self._connection.database("to keep parameters", writing=True) as database:
+            database[PARAMETERS].update_one({"_id": document_id}, {"$set": document}, upsert=True)
+
+    def prune(self, now: float) -> dict[str, int]:
+        """Drop what is older than the retention at `now` (epoch s); returns how much was dropped, by collection."""
+        with self._connection.database("to drop old records", writing=True) as database:
+            return prune(database, now, self.retention_days)
+
+    # --- reading
+
+    def task_history(self, since: float, until: float, limit: int) -> Reading[TaskHistory]:
+        """Attempts that ended from `since` to before `until` (epoch s), newest first, at most `limit`.
+
+        Where there are more, every (type, node) pair gets an equal share as far as it has records, newest first; of
+        each type the newest `limit` are looked at for that.
+        """
+        skipped: Counter[str] = Counter()
+        window: Document = {"actual_finish": {"$gte": since, "$lt": until}}
+        with self._connection.database("to read the history") as database:
+            results = database[RESULTS]
+
+            def newest(query: Document, count: int) -> list[TaskHistory]:
+                found = results.find(query).sort("actual_finish", -1).limit(count)
+                return read_all(found, read_task, skipped)
+
+            records = newest(window, limit + 1)
+            if len(records) + skipped.total() <= limit:
+                return Reading(tuple(records), dict(skipped))
+            skipped.clear()
+            records = []
+            for kind in _TYPES:
+                records += newest({**window, "task_type": kind}, limit)
+            # Old labels, and documents without one, count under what they are read as.
+            records += newest({**window, "task_type": {"$nin": _TYPES}}, limit)
+        return Reading(tuple(stratified(records, limit)), dict(skipped), capped=True)
+
+    def worker_stats(self, since: float, until: float) -> Reading[WorkerStats]:
+        """What each node did from `since` to before `until` (epoch s), by name.
+
+        With more than STATS_RECORDS attempts in it, only the newest part of the window is looked at, for clocks and
+        attempts alike (`capped`).
+        """
+        skipped: Counter[str] = Counter()
+        with self._connection.database("to read the history") as database:
+            results = list(
+                database[RESULTS]
+                .find(
+                    {"actual_finish": {"$gte": since, "$lt": until}, "worker_id": {"$ne": ""}},
+                    dict.fromkeys(RESULT_FIELDS, 1),
+                )
+                .sort("actual_finish", -1)
+                .limit(STATS_RECORDS + 1)
+            )
+            capped = len(results) > STATS_RECORDS
+            if capped:
+                since = float(results.pop()["actual_finish"])
+            reach = {"$gte": since - SAMPLE_BUCKET_S, "$lt": until + SAMPLE_BUCKET_S}
+            samples = list(database[WORKER_STATS].find({"time": reach}))
+            registry = list(database[WORKER_REGISTRY].find())
+        records = workers_over_window(results, samples, registry, since, until, skipped)
+        return Reading(tuple(records), dict(skipped), capped)
+
+    def epochs(self, limit: int = 20) -> list[dict[str, Any]]:
+        """Documents of the latest epochs, newest first; `at` is epoch seconds again."""
+        with self._connection.database("to read the epochs") as database:
+            found = list(database[GA_EPOCHS].find().sort("time", -1).limit(limit))
+        return [{**document, "_id": str(document["_id"]), "at": document.pop("time")} for document in found]
+
+    def parameters(self, limit: int = 20) -> list[PublishedParameters]:
+        """Parameters that were put in force, newest first."""
+        with self._connection.database("to read the parameters' history") as database:
+            found = list(database[PARAMETERS].find().sort("published_at", -1).limit(limit))
+        return [
+            PublishedParameters(
+                int(document["version"]), document["json"], document["source"], document["published_at"]
+            )
+            for document in found
+        ]
+
+    def tau_history(
+        self, since: float, until: float, *, task_types: Sequence[str] = (), limit: int = 10_000
+    ) -> list[TauSample]:
+        """Tau over time, oldest first: the last value of every ten seconds in which it changed; the newest `limit`."""
+        query: Document = {"time": {"$gte": since, "$lt": until}}
+        if task_types:
+            query["task_type"] = {"$in": list(task_types)}
+        with self._connection.database("to read tau's history") as database:
+            found = list(database[TAU_HISTORY].find(query).sort("time", -1).limit(limit))
+        return [TauSample(d["task_type"], d["time"], d["tau"], d.get("runtime")) for d in reversed(found)]
+
+    # --- migration
+
+    def each_task(self, *names: str) -> Iterable[tuple[str, Document]]:
+        """Every document of TASKS and RESULTS with these fields, and the name of its collection."""
+        for collection in (TASKS, RESULTS):
+            with self._connection.database("to read the tasks") as database:
+                for document in database[collection].find({}, dict.fromkeys(names, 1)):
+                    yield collection, document
+
+    def task(self, task_id: str) -> Document | None:
+        """The document of a task, with its attempts under `assignments` and `results`; None if there is none."""
+        with self._connection.database("to read a task") as database:
+            found = database[TASKS].find_one({"_id": task_id})
+            if found is None:
+                return None
+            for key, collection in (("assignments", ASSIGNMENTS), ("results", RESULTS)):
+                found[key] = list(database[collection].find({"task_id": task_id}).sort("attempt", 1))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as MongoDB takes it: mappings and lists, and None for a number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
