@@ -147,12 +147,14 @@ class CloudAI(Celery):
         task_id: str,
         countdown: float | None = None,
         eta: datetime | str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> RequestHeader:
         """Validate what a submission asks for. InvalidRequest names the field, what was given and what is allowed."""
         check = getattr(self.tasks.get(name), "check_submission", None)
         if check is not None:
             check(args or (), kwargs or {})
-        request = self._parse(asked)
+        limit = getattr(self.tasks.get(name), "runtime_limit", _runtime_limit)
+        request = self._parse(asked, limit(kwargs or {}, options or {}))
         return RequestHeader(request, task_id, deadline=request.deadline, delay_s=_delay(countdown, eta))
 
     def finalize(self, auto: bool = False) -> None:
@@ -194,7 +196,7 @@ class CloudAI(Celery):
                 header = self._retry_header(carried, task, args, kwargs, asked, countdown, eta)
             else:
                 header = self.request_header(
-                    name, args, kwargs, asked, task_id=task_id, countdown=countdown, eta=eta
+                    name, args, kwargs, asked, task_id=task_id, countdown=countdown, eta=eta, options=options
                 )
                 header.from_attempt = self._publishing_attempt(task_id)
             self._refuse_options(task, options)
@@ -205,10 +207,12 @@ class CloudAI(Celery):
             options["headers"] = {**headers, HEADER: header}
         return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, task_id=task_id, **options)
 
-    def _parse(self, asked: Mapping[str, Any]) -> TaskRequest:
+    def _parse(self, asked: Mapping[str, Any], limit_s: float | None = None) -> TaskRequest:
         fields = dict(asked)
         resources = fields.pop("resources", None)
-        return parse_request(resources, now=self.deployment.view.now(), defaults=self.request_defaults, **fields)
+        return parse_request(
+            resources, limit_s=limit_s, now=self.deployment.view.now(), defaults=self.request_defaults, **fields
+        )
 
     def _retry_header(
         self, carried: dict[str, Any], task: Any, args: Any, kwargs: Any, asked: Mapping[str, Any],
@@ -261,6 +265,12 @@ class CloudAI(Celery):
                     option, given, "nothing: a task that asks for resources goes to the node that RTS chooses; "
                     "pin one with target_worker_id"
                 )
+
+
+def _runtime_limit(kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> float | None:
+    """The longest that a task may run whose class is not known here, s."""
+    given = (options.get("soft_time_limit"), options.get("time_limit"))
+    return min((float(limit) for limit in given if limit), default=None)
 
 
 def _delay(countdown: float | None, eta: datetime | str | None) -> float | None:

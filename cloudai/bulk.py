@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any
@@ -65,9 +65,12 @@ def submit_many(
     header = app.request_header(task.name, *calls[0], asked, task_id="")
     for args, kwargs in calls:
         task.check_submission(args, kwargs)
-    app.deployment.placing.check_target(header.request)
+    limits = [task.runtime_limit(kwargs, options) for _, kwargs in calls]
+    longest = None if None in limits else max(limit for limit in limits if limit is not None)
+    request = replace(header.request, limit_s=longest)
+    app.deployment.placing.check_target(request)
     form = MessageForm(app, task, options)
-    submitter = _Submitter(app.deployment, header.request, header.deadline, form)
+    submitter = _Submitter(app.deployment, request, header.deadline, form)
     submitter.run([(call, form.body(call)) for call in calls])
     # A plain list: a ResultSet would subscribe to each of them, a round trip apiece.
     return [app.AsyncResult(task_id) for task_id in submitter.task_ids]

@@ -41,6 +41,11 @@ class ContainerTask(CloudAITask):
         ("time_limit", "soft_time_limit"), "None: give the job a `timeout` in its arguments; it stops the container"
     )
 
+    def runtime_limit(self, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> float | None:
+        """The container's `timeout`."""
+        timeout = kwargs.get("timeout")
+        return None if timeout is None else float(timeout)
+
     def shown_kwargs(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as monitors, logs and events may show them: without the values of the environment."""
         env = kwargs.get("env")

@@ -14,6 +14,7 @@ from cloudai.errors import ClusterFull, DuplicateTask, StateUnavailable
 from cloudai.fleet_view import FleetView
 from cloudai.names import Keys
 from cloudai.placing import Placing
+from cloudai.scheduling.learning import LearningRule
 from cloudai.settings import Settings
 from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
@@ -65,6 +66,21 @@ class Deployment:
             max_live=limits.max_in_flight,
             finished_ttl_s=limits.finished_ttl_s,
             decision_ttl_s=self.settings.scheduling.decision_ttl_s,
+            rule=self.learning_rule,
+            max_families=self.settings.learning.max_families,
+        )
+
+    @cached_property
+    def learning_rule(self) -> LearningRule:
+        """How completions move tau, as configured."""
+        learning = self.settings.learning
+        return LearningRule(
+            rate=learning.rate,
+            rate_by_type=learning.rate_by_type,
+            adaptive=learning.adaptive,
+            outlier_sigma=learning.outlier_sigma,
+            outlier_after=learning.outlier_after,
+            follow_after=learning.follow_after,
         )
 
     @cached_property
@@ -105,7 +121,10 @@ class Deployment:
     def view(self) -> FleetView:
         """What this process knows of the fleet."""
         return FleetView(
-            self.fleet, params_reload_interval_s=self.settings.scheduling.params_reload_interval_s
+            self.fleet,
+            params_reload_interval_s=self.settings.scheduling.params_reload_interval_s,
+            family_after=self.settings.learning.family_after,
+            max_families=self.settings.learning.max_families,
         )
 
     @cached_property

@@ -55,7 +55,7 @@ class Dispatcher:
         self._seen: WaitingSet | None = None
 
     def end(
-        self, reports: Sequence[Report], node: str, released: Sequence[Claim], *, learning_rate: float
+        self, reports: Sequence[Report], node: str, released: Sequence[Claim]
     ) -> tuple[list[Finish], WaitingSet | None]:
         """Report attempts of `node` that have ended, and place their successors on what they held (`released`).
 
@@ -69,7 +69,6 @@ class Dispatcher:
                 successors = self._successors(seen, node, released)
                 ended = self._ledger.finish_several(
                     reports,
-                    learning_rate=learning_rate,
                     look_since=view.version,
                     each=self.each(len(reports)),
                     successors=successors,

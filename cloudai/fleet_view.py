@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cloudai.scheduling.errors import InvalidParameters
+from cloudai.scheduling.learning import Learned
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams, differences
 from cloudai.scheduling.snapshot import FleetSnapshot
@@ -31,14 +32,21 @@ _ROWS = 2000
 class FleetView:
     """Snapshot, tau, parameters and the server's clock, as this process knows them. Use it under `lock`."""
 
-    def __init__(self, fleet: Fleet, *, params_reload_interval_s: float) -> None:
+    def __init__(
+        self, fleet: Fleet, *, params_reload_interval_s: float, family_after: int = 3, max_families: int = 10_000
+    ) -> None:
         self._fleet = fleet
+        self._family_after = family_after
+        self._max_families = max_families
         self._params_reload_interval_s = params_reload_interval_s
         self.lock = threading.RLock()
         self.snapshot = FleetSnapshot()
         #: Fleet version up to which the snapshot has every change.
         self.version = 0
         self.tau: dict[str, float] = {str(k): v for k, v in INITIAL_TAU.items()}
+        #: Seconds of the families that have enough samples, by `type:family`; oldest change first.
+        self._families: dict[str, float] = {}
+        self._families_version = 0
         #: The parameters in force; the defaults until some were published.
         self.parameters: GAParams = GAParams()
         self._assumed: dict[str, NodeState] = {}
@@ -69,12 +77,15 @@ class FleetView:
             due = started - self._parameters_read >= self._params_reload_interval_s
             known = 0 if self._parameters_read == float("-inf") else self.parameters.version
             while True:
-                news = self._fleet.refresh(self.version, _ROWS, known if due else None)
+                news = self._fleet.refresh(
+                    self.version, _ROWS, known if due else None, self._families_version
+                )
                 self.saw_time(news.now)
                 if news.version < self.version:
                     self._start_over()
                     continue
-                if self.apply(news.changes) < _ROWS:
+                self._take_families(news.families)
+                if self.apply(news.changes) < _ROWS and len(news.families) < _ROWS:
                     break
             self.tau.update(news.tau)
             if due:
@@ -94,7 +105,26 @@ class FleetView:
             self.snapshot.remove(name)
         self._fixed.clear()
         self._assumed.clear()
-        self.version = 0
+        self._families.clear()
+        self.version = self._families_version = 0
+
+    def tau_of(self, task_type: str, family: str | None) -> float:
+        """Expected runtime, s: the family's where it has enough samples, else the type's (spec section 2)."""
+        if family is not None:
+            finer = self._families.get(f"{task_type}:{family}")
+            if finer is not None:
+                return finer
+        return self.tau[task_type]
+
+    def _take_families(self, changed: Sequence[tuple[int, str, Learned]]) -> None:
+        for version, name, known in changed:
+            self._families_version = version
+            self._families.pop(name, None)
+            if known.samples >= self._family_after:
+                self._families[name] = known.tau
+        # Redis forgets the families that were learned longest ago, and tells nobody.
+        while len(self._families) > self._max_families:
+            del self._families[next(iter(self._families))]
 
     def _take_parameters(self, text: str, version: int) -> None:
         try:

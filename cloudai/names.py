@@ -110,8 +110,23 @@ class Keys:
 
     @property
     def tau(self) -> str:
-        """Hash: task type -> expected runtime, seconds."""
+        """Hash: task type -> its learned runtime (as in state/tau.py)."""
         return f"{self.prefix}tau"
+
+    @property
+    def tau_families(self) -> str:
+        """Hash: `type:family` -> its learned runtime."""
+        return f"{self.prefix}tau:families"
+
+    @property
+    def tau_changed(self) -> str:
+        """Sorted set: `type:family` by the version of its last change."""
+        return f"{self.prefix}tau:changed"
+
+    @property
+    def speed(self) -> str:
+        """Hash: `type:node` -> speed factor of the parameters in force."""
+        return f"{self.prefix}speed"
 
     @property
     def parameters(self) -> str:
@@ -154,7 +169,11 @@ PERMANENT_KEYS: dict[str, str] = {
     "expiring": "unfinished tasks with an expiry",
     "unsettled": "ended tasks whose result is about to be stored",
     "counters": "a fixed set of names",
-    "tau": "one field a task type and family",
+    "tau": "one field a task type",
+    "tau:families": "one field a family, to learning.max_families",
+    "tau:changed": "one member a family",
+    "tau:version": "a counter",
+    "speed": "one field a pair of type and node in the parameters in force",
     "parameters": "one value",
     "schema": "one value",
     "sweep": "one value",

@@ -81,7 +81,9 @@ class Placing:
         return self._tau(request) * parameters.base.get(kind, 1.0) * fastest
 
     def _tau(self, request: TaskRequest) -> float:
-        return self._view.tau[str(request.task_type)]
+        """Expected runtime, s: the family's or the type's, at most the user's own limit (spec section 2)."""
+        tau = self._view.tau_of(request.task_type, request.family)
+        return tau if request.limit_s is None else min(tau, request.limit_s)
 
     def sla_s(self, request: TaskRequest, tau: float) -> float:
         """Time from arrival to deadline, seconds: k * tau (spec section 3)."""

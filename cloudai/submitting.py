@@ -70,7 +70,7 @@ class ShortWay:
         if task.typing:
             task.__header__(*args, **kwargs)
         task_id = uuid()
-        header: RequestHeader = app.request_header(task.name, args, kwargs, asked, task_id=task_id)
+        header: RequestHeader = app.request_header(task.name, args, kwargs, asked, task_id=task_id, options=options)
         form = self._form(options)
         body = form.body((args, kwargs))
         deployment = app.deployment

@@ -61,6 +61,11 @@ class CloudAITask(Task):
     def check_submission(self, args: Any, kwargs: Any) -> None:
         """Refuse arguments at submission by raising InvalidRequest: a hook for subclasses."""
 
+    def runtime_limit(self, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> float | None:
+        """The longest that a submission may run, s, where it says so: no prediction is above it."""
+        limits = (options.get(name) or getattr(self, name, None) for name in ("soft_time_limit", "time_limit"))
+        return min((float(limit) for limit in limits if limit), default=None)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body. An attempt that was superseded meanwhile stores no result and starts no link."""
         request = self.request_stack.top

@@ -9,6 +9,7 @@ import click
 from cloudai.cli.application import deployment
 from cloudai.cli.output import duration, json_option, number, print_json, print_table
 from cloudai.deployment import Deployment
+from cloudai.scheduling.learning import Learned
 from cloudai.scheduling.task_types import INITIAL_TAU
 
 
@@ -18,21 +19,44 @@ def tau() -> None:
 
 
 @tau.command()
+@click.option(
+    "--families",
+    "limit",
+    type=click.IntRange(0, 100_000),
+    default=20,
+    show_default=True,
+    help="Families to show, those learned last.",
+)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, as_json: bool) -> None:
-    """Tau of each type, and how many completions it was learned from."""
-    rows = _report(deployment(ctx))
+def show(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """Tau of each type and family, its spread, and what it was learned from."""
+    state = deployment(ctx)
+    rows, families = _types(state), _families(state, limit)
+    known = state.tau.family_count()
     if as_json:
-        print_json({"tau": rows})
+        print_json({"tau": rows, "families": families, "families_known": known})
         return
     print_table(
-        ["*type", ">*tau", ">*began as", ">*learned from"],
+        ["*type", ">*tau", ">*sigma", ">*began as", ">*learned from", ">*outliers"],
         [
-            [row["type"], duration(row["tau_s"]), duration(row["initial_s"]), str(row["samples"])]
+            [row["type"], duration(row["tau_s"]), _spread(row), duration(row["initial_s"]), *_counts(row)]
             for row in rows
         ],
     )
+    if not families:
+        return
+    after = state.settings.learning.family_after
+    click.echo()
+    print_table(
+        ["family", "*type", ">*tau", ">*sigma", ">*learned from", ">*outliers", "*used"],
+        [
+            [row["family"], row["type"], duration(row["tau_s"]), _spread(row), *_counts(row),
+             "yes" if row["used"] else f"from {after}"]
+            for row in families
+        ],
+        title=f"Families, {len(families)} of {known}" if known > len(families) else "Families",
+    )  # fmt: skip
 
 
 @tau.command(name="set")
@@ -49,10 +73,35 @@ def set_(ctx: click.Context, task_type: str, seconds: float, as_json: bool) -> N
         click.echo(f"tau of {task_type}: {number(old, 6)} s -> {number(seconds, 6)} s")
 
 
-def _report(state: Deployment) -> list[dict[str, Any]]:
-    values, samples = state.tau.read(), state.tau.samples()
+def _types(state: Deployment) -> list[dict[str, Any]]:
     initial = {str(kind): seconds for kind, seconds in INITIAL_TAU.items()}
     return [
-        {"type": name, "tau_s": seconds, "initial_s": initial.get(name), "samples": samples.get(name, 0)}
-        for name, seconds in values.items()
+        {"type": name, "initial_s": initial.get(name), **_known(known)}
+        for name, known in state.tau.learned().items()
     ]
+
+
+def _families(state: Deployment, limit: int) -> list[dict[str, Any]]:
+    after = state.settings.learning.family_after
+    return [
+        {"type": row.task_type, "family": row.family, **_known(row.learned), "used": row.learned.samples >= after}
+        for row in (state.tau.families(limit) if limit else [])
+    ]
+
+
+def _known(known: Learned) -> dict[str, Any]:
+    return {
+        "tau_s": known.tau,
+        "variance_s2": known.variance,
+        "sigma_s": known.sigma,
+        "samples": known.samples,
+        "outliers": known.rejected,
+    }
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return duration(row["sigma_s"]) if row["samples"] else ""
+
+
+def _counts(row: dict[str, Any]) -> tuple[str, str]:
+    return str(row["samples"]), str(row["outliers"])

@@ -217,6 +217,8 @@ def _tau(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapping[
         "time": at,
         "tau": float(fields["tau_new"]),
         "runtime": _number(fields.get("runtime")),
+        "variance": _number(fields.get("tau_variance")),
+        "samples": int(fields.get("tau_samples") or 0),
         **stamp,
     }
     changes.set(TAU_HISTORY, f"{kind}/{int(at // TAU_BUCKET_S)}", sample)

@@ -75,3 +75,12 @@ def checked_epoch_seconds(given: object) -> float:
     if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < 1e13:
         return float(given)
     raise InvalidRequest("deadline", given, "epoch seconds above 0")
+
+
+def checked_limit(given: object) -> float | None:
+    """The user's own limit on the runtime, s; raises InvalidRequest unless it is finite and above 0."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < math.inf:
+        raise InvalidRequest("limit_s", given, "seconds above 0")
+    return float(given)

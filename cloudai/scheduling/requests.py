@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
+from math import ceil, log2
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,7 @@ from cloudai.scheduling.request_fields import (
     checked_deadline,
     checked_epoch_seconds,
     checked_label,
+    checked_limit,
     checked_unplaceable,
 )
 from cloudai.scheduling.resources import (
@@ -94,20 +96,26 @@ class TaskRequest:
     constraints: Constraints = ()
     #: what happens when no node could ever hold it
     unplaceable: Unplaceability = "wait"
+    #: the user's own limit on the runtime, s: no prediction is above it
+    limit_s: float | None = None
     _shape: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> str:
         """A short text, equal for two tasks exactly when placement cannot tell them apart.
 
-        It covers resources, type, family, constraints and target; at most about 80 characters of ASCII.
+        It covers resources, type, family, constraints, target, and about how long the task may run; at most about 80
+        characters of ASCII.
         """
         if not self._shape:
             amounts = self.resources
             sizes = (amounts.cpu_milli, amounts.memory_kib, amounts.gpu_milli, amounts.storage_kib)
             text = ":".join((self.task_type, *map(str, sizes)))
-            if self.family or self.constraints or self.target_worker_id:
+            limit = _about(self.limit_s)
+            if self.family or self.constraints or self.target_worker_id or limit is not None:
                 rest = repr((self.family, self.constraints, self.target_worker_id))
+                if limit is not None:
+                    rest += str(limit)
                 text += ":" + blake2b(rest.encode(), digest_size=12).hexdigest()
             object.__setattr__(self, "_shape", text)
         return self._shape
@@ -130,7 +138,7 @@ class TaskRequest:
             header["constraints"] = dict(self.constraints)
         if self.unplaceable != "wait":
             header["unplaceable"] = self.unplaceable
-        for name in ("deadline", "sla_multiplier", "family", "user_id", "target_worker_id"):
+        for name in ("deadline", "sla_multiplier", "family", "user_id", "target_worker_id", "limit_s"):
             value = getattr(self, name)
             if value is not None:
                 header[name] = value
@@ -166,6 +174,7 @@ class TaskRequest:
             ),
             constraints=checked_constraints(header.get("constraints")),
             unplaceable=checked_unplaceable(header.get("unplaceable")),
+            limit_s=checked_limit(header.get("limit_s")),
         )
 
 
@@ -180,6 +189,7 @@ def parse_request(
     target_worker_id: str | None = None,
     constraints: Mapping[str, str] | None = None,
     unplaceable: str | None = None,
+    limit_s: float | None = None,
     now: float,
     defaults: RequestDefaults,
 ) -> TaskRequest:
@@ -187,9 +197,9 @@ def parse_request(
 
     `resources` has cpu (cores), memory (GiB or text), gpu (devices), storage (GiB or text). cpu and memory
     left out (or None) take the defaults; the type is inferred from what was asked only. In a `Resources`, 0
-    means left out. `deadline` is an aware datetime, or a positive timedelta from `now` (epoch s). Whether a
-    target node exists is not known here. Raises InvalidRequest naming field, value and what is allowed. A
-    repeated call with equal arguments answers from a cache.
+    means left out. `limit_s` is the longest that the task may run, s. `deadline` is an aware datetime, or a positive
+    timedelta from `now` (epoch s). Whether a target node exists is not known here. Raises InvalidRequest naming field,
+    value and what is allowed. A repeated call with equal arguments answers from a cache.
     """
     asked: tuple[tuple[object, object], ...]
     if resources is None:
@@ -215,6 +225,7 @@ def parse_request(
         target_worker_id,
         labels,
         unplaceable,
+        limit_s,
     )
     try:
         hash(options)
@@ -240,6 +251,7 @@ def _checked(
     target_worker_id: object,
     constraints: tuple[tuple[object, object], ...] | None,
     unplaceable: object,
+    limit_s: object,
     default_amounts: tuple[int, int],
 ) -> TaskRequest:
     given: dict[object, object] = dict(asked)
@@ -272,7 +284,13 @@ def _checked(
         target_worker_id=checked_label(target_worker_id, "target_worker_id", NODE_NAME_LIMIT),
         constraints=checked_constraints(None if constraints is None else dict(constraints)),
         unplaceable=checked_unplaceable(unplaceable),
+        limit_s=checked_limit(limit_s),
     )
+
+
+def _about(limit_s: float | None) -> int | None:
+    """Steps of a factor of 2: tasks whose limits are near each other wait in one line."""
+    return None if limit_s is None else ceil(log2(limit_s))
 
 
 def _resources_from_header(header: dict[Any, Any]) -> Resources:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cloudai.settings.errors import ConfigurationError
 from cloudai.settings.loading import Settings
 from cloudai.settings.sections import (
+    LearningSettings,
     LimitSettings,
     NodeSettings,
     OptimiserSettings,
@@ -18,6 +19,7 @@ from cloudai.settings.sources import state_folder
 
 __all__ = [
     "ConfigurationError",
+    "LearningSettings",
     "LimitSettings",
     "NodeSettings",
     "OptimiserSettings",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cloudai.settings.errors import ConfigurationError
 from cloudai.settings.problems import Layer, describe
 from cloudai.settings.sections import (
+    LearningSettings,
     LimitSettings,
     NodeSettings,
     OptimiserSettings,
@@ -28,6 +29,7 @@ class Settings(BaseModel):
 
     redis: RedisSettings = RedisSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
+    learning: LearningSettings = LearningSettings()
     limits: LimitSettings = LimitSettings()
     node: NodeSettings = NodeSettings()
     optimiser: OptimiserSettings = OptimiserSettings()

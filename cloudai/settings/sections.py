@@ -21,6 +21,8 @@ from cloudai.settings.values import (
     MultiplierTable,
     Namespace,
     NodeName,
+    Rate,
+    RateTable,
     RedisUrl,
     ResultUrl,
     SchedulerName,
@@ -140,6 +142,36 @@ class SchedulingSettings(Section):
                 ]
             )
         return self
+
+
+class LearningSettings(Section):
+    """How the expected runtime of task types and families (tau) follows what was measured."""
+
+    rate: Rate = Field(0.2, description="Weight of one completion: tau = rate * runtime + (1 - rate) * tau.")
+    rate_by_type: RateTable = Field(
+        default_factory=dict, description="The weight for single task types, in place of `rate`."
+    )
+    adaptive: bool = Field(
+        False, description="True: a completion of a type whose runtimes vary much weighs less, to a quarter."
+    )
+    outlier_sigma: float = Field(
+        3.0, gt=0, le=1000, description="A runtime further than so many sigma from tau is not learned from."
+    )
+    outlier_after: int = Field(
+        20, ge=2, le=1_000_000, description="Completions of a type or family before its outliers are told apart."
+    )
+    follow_after: int = Field(
+        5, ge=1, le=1000, description="So many outliers in a row on one side are a lasting shift: it is followed."
+    )
+    family_after: int = Field(
+        3, ge=1, le=1_000_000, description="Completions from which on a family's own runtime is used."
+    )
+    max_families: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Families whose runtime is kept; more push out those that were learned longest ago.",
+    )
 
 
 class LimitSettings(Section):

@@ -159,6 +159,16 @@ Labels = Annotated[
     Allowed('a table of text, for instance {zone = "eu-1", gpu = "a100"}'),
 ]
 
+#: Lambda of spec section 2.
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+RateTable = Annotated[
+    dict[str, Rate],
+    BeforeValidator(read_table),
+    AfterValidator(_known_task_types),
+    Allowed("a table: task type = a number more than 0, at most 1"),
+]
+
 MultiplierTable = Annotated[
     dict[str, Multiplier],
     BeforeValidator(read_table),

@@ -18,8 +18,10 @@ from typing import Any
 from redis import Redis
 
 from cloudai.names import Keys
+from cloudai.scheduling.learning import Learned
 from cloudai.scheduling.nodes import NodeState
 from cloudai.state.scripts import Scripts
+from cloudai.state.tau import read_learned, read_types
 
 #: Node states.
 UP = "up"
@@ -78,8 +80,10 @@ class Refresh:
     #: Version of the fleet; below the caller's own, Redis has lost its data.
     version: int
     changes: str
-    #: Seconds by task type (and `family:<name>`).
+    #: Seconds by task type.
     tau: dict[str, float]
+    #: Families whose runtime has changed: version of the change, `type:family`, what is known; oldest change first.
+    families: list[tuple[int, str, Learned]]
     parameters_version: int
     #: JSON of the parameters, "" when the caller has them already or did not ask.
     parameters: str
@@ -178,20 +182,22 @@ class Fleet:
         """Ring again for tasks placed on the node more than `after_s` ago whose doorbell is gone; returns their ids."""
         return [i.decode() for i in self._scripts.ring.run(self.client, self.keys.prefix, name, after_s)]
 
-    def refresh(self, since: int, rows: int, parameters_version: int | None) -> Refresh:
+    def refresh(
+        self, since: int, rows: int, parameters_version: int | None, families_since: int = 0
+    ) -> Refresh:
         """The fleet's changes since a version, tau, and the parameters when they differ from the version given: one
-        round
-        trip. None does not ask for parameters.
+        round trip. None does not ask for parameters. Of the families, those that have changed since `families_since`.
         """
-        now, changes, tau, version, text, fleet_version = self._scripts.refresh.run(
-            self.client, self.keys.prefix, since, rows, "" if parameters_version is None else parameters_version
-        )
-        pairs = zip(tau[::2], tau[1::2], strict=True)
+        now, changes, tau, version, text, fleet_version, families = self._scripts.refresh.run(
+            self.client, self.keys.prefix, since, rows, "" if parameters_version is None else parameters_version,
+            families_since,
+        )  # fmt: skip
         return Refresh(
             now=float(now),
             version=int(fleet_version),
             changes=changes.decode(),
-            tau={k.decode(): float(v) for k, v in pairs if not k.startswith(b"samples:")},
+            tau={kind: known.tau for kind, known in read_types(tau).items()},
+            families=[_read_family(row.decode()) for row in families],
             parameters_version=int(version),
             parameters=text.decode(),
         )
@@ -239,6 +245,11 @@ class Fleet:
             for name, row in zip(wanted, found, strict=True)
             if row[0] is not None
         }
+
+
+def _read_family(row: str) -> tuple[int, str, Learned]:
+    version, *known, name = row.split(" ", 6)
+    return int(version), name, read_learned(" ".join(known))
 
 
 _FIXED = (

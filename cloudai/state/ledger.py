@@ -23,6 +23,8 @@ from typing import Any
 from redis import Redis
 
 from cloudai.names import Keys
+from cloudai.scheduling.learning import LearningRule
+from cloudai.scheduling.task_types import INITIAL_TAU
 from cloudai.state.scripts import Scripts
 
 #: Changed rows of the fleet, and waiting shapes, that one look reads.
@@ -137,6 +139,8 @@ class Finish:
     #: Seconds; None where tau did not change.
     tau_old: float | None
     tau_new: float | None
+    #: The runtime was no sample like the others: tau did not change, and it is counted.
+    outlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,16 @@ class Ledger:
     """Typed access to the scripts of the ledger."""
 
     def __init__(
-        self, client: Redis, keys: Keys, scripts: Scripts, *, max_live: int, finished_ttl_s: int, decision_ttl_s: int
+        self,
+        client: Redis,
+        keys: Keys,
+        scripts: Scripts,
+        *,
+        max_live: int,
+        finished_ttl_s: int,
+        decision_ttl_s: int,
+        rule: LearningRule | None = None,
+        max_families: int = 10_000,
     ) -> None:
         self.client = client
         self.keys = keys
@@ -220,6 +233,7 @@ class Ledger:
         self._max_live = max_live
         self._finished_ttl_s = finished_ttl_s
         self._decision_ttl_s = decision_ttl_s
+        self._rule = _rule_text(rule or LearningRule(), max_families)
 
     def place_args(
         self, submission: Submission, candidates: Sequence[tuple[str, str]], since: int
@@ -306,7 +320,6 @@ class Ledger:
         outcome: str,
         *,
         runtime_s: float | None,
-        learning_rate: float,
         reason: str = "",
         started: float = 0.0,
         usage: Mapping[str, str | float | int] | None = None,
@@ -316,20 +329,21 @@ class Ledger:
 
         `outcome` is a final state, or `retried` (a next message must exist) or `requeued`. Any attempt but the one
         that runs changes nothing and is answered `stale`. `runtime_s` in seconds, None: nothing to learn from; one that
-        is not finite and positive is refused and counted (tau_samples_refused).
+        is not finite and positive is refused and counted (tau_samples_refused), an outlier is counted only
+        (tau_outliers). The rule is that of scheduling/learning.py; its sample is the runtime over the speed of the
+        pair where the parameters in force have one.
 
         The task ends, except: `requeued` waits again; where a next message exists, that one waits (`next`). A task that
         was cancelled meanwhile does neither; it, or a retry that was never published, ends `unsettled`. The event
         `finished` tells by `final` (1 or 0) whether the task ended with its attempt.
         """
         report = Report(task_id, attempt, outcome, runtime_s, reason, started, usage or {})
-        return self.finish_several([report], learning_rate=learning_rate).finishes[0]
+        return self.finish_several([report]).finishes[0]
 
     def finish_several(
         self,
         reports: Sequence[Report],
         *,
-        learning_rate: float,
         look_since: int | None = None,
         each: int = 16,
         successors: Sequence[Proposal] = (),
@@ -354,7 +368,7 @@ class Ledger:
         if successors:
             follow = _encode([parked, self._decision_ttl_s, [_proposal_args(p) for p in successors]])
         replies, results, seen = self.scripts.finish.run(
-            self.client, self.keys.prefix, _encode(short), learning_rate, self._finished_ttl_s, look, follow,
+            self.client, self.keys.prefix, _encode(short), self._rule, self._finished_ttl_s, look, follow,
             *(p.decision for p in successors),
         )  # fmt: skip
         return Finishes(
@@ -431,6 +445,17 @@ def _proposal_args(p: Proposal) -> tuple[Any, ...]:
     return p.task_id, p.fallback, p.predicted_s, p.parameters_version, list(chain.from_iterable(p.candidates))
 
 
+def _rule_text(rule: LearningRule, max_families: int) -> str:
+    """The rule of learning as the finish script reads it; of each type lambda and the starting value."""
+    types = {str(kind): [rule.rate_of(kind), seconds] for kind, seconds in INITIAL_TAU.items()}
+    return _encode(
+        {
+            "sigma": rule.outlier_sigma, "after": rule.outlier_after, "follow": rule.follow_after,
+            "adaptive": rule.adaptive, "families": max_families, "types": types,
+        }
+    )  # fmt: skip
+
+
 def _read_claim(text: str, message: bytes) -> Claim:
     task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = text.split("\t")
     return Claim(
@@ -448,13 +473,14 @@ def _read_claim(text: str, message: bytes) -> Claim:
 
 
 def _read_finish(text: str) -> Finish:
-    status, waiting, task_type, old, new = text.split("\t")
+    status, waiting, task_type, old, new, verdict = text.split("\t")
     return Finish(
         status=status,
         waiting=int(waiting),
         task_type=task_type,
         tau_old=float(old) if old else None,
         tau_new=float(new) if new else None,
+        outlier=verdict == "outlier",
     )
 
 

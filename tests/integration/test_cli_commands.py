@@ -278,6 +278,9 @@ def test_tau_is_shown_and_set(run: Any, ask: Any) -> None:
     assert ask("tau set", "gpu-training", "90")["old_s"] == 60.0
     shown = {row["type"]: row["tau_s"] for row in ask("tau show")["tau"]}
     assert shown["gpu-training"] == 90.0
+    known = ask("tau show")
+    assert all({"sigma_s", "variance_s2", "samples", "outliers"} <= row.keys() for row in known["tau"])
+    assert known["families_known"] == len(known["families"])
     assert run("tau", "set", "huge", "1").exit_code == 2
     assert run("tau", "set", "mixed", "0").exit_code == 2
 

@@ -21,8 +21,6 @@ from cloudai.state.ledger import Claim, Finish, Report, WaitingSet
 
 logger = logging.getLogger(__name__)
 
-#: Lambda of spec section 2.
-LEARNING_RATE = 0.2
 #: Reports that go to Redis in one round trip at most.
 REPORTS_TOGETHER = 16
 #: Between two attempts to reach Redis, seconds.
@@ -169,7 +167,7 @@ class Clerk:
         found: WaitingSet | None = None
         try:
             finishes, found = self._deployment.dispatcher.end(
-                reports, self._node, [claim for claim in claims if claim], learning_rate=LEARNING_RATE
+                reports, self._node, [claim for claim in claims if claim]
             )
         except RedisError:
             # If Redis refuses one of them, the others must not be kept back.
@@ -212,6 +210,11 @@ def _tell(report: Report, finish: Finish) -> None:
         logger.warning(
             "finish-refused task=%s attempt=%d outcome=%s: the ledger has moved on; this report changes nothing",
             report.task_id, report.attempt, report.outcome,
+        )  # fmt: skip
+    elif finish.outlier:
+        logger.info(
+            "tau-outlier type=%s runtime=%.6g tau=%.6g task=%s: not learned from, unless more like it follow",
+            finish.task_type, report.runtime_s, finish.tau_old, report.task_id,
         )  # fmt: skip
     elif finish.tau_new is not None and finish.tau_old is not None:
         logger.info(

@@ -1,10 +1,10 @@
 -- Attempts have ended. Contract: state/ledger.py, Ledger.finish and finish_several.
 -- ARGV: a JSON list of reports (id, attempt, outcome, runtime (s, or ''), reason, started (epoch s, or 0), usage fields as name,
--- value pairs for the event), lambda, entry ttl (s), '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
+-- value pairs for the event), the rule of learning (as in scheduling/learning.py), entry ttl (s), '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
 -- a shape) for a look at the waiting set behind it, and '' or a JSON list of successors: how many tasks had been parked when they
 -- were chosen, decision ttl, and proposals (as for place_proposal); then the decision record of each proposal.
 -- Returns a text for each report, what became of each proposal (nothing, if any task was parked since), and the look or ''.
-local lambda, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
+local rule, ttl = cjson.decode(ARGV[2]), tonumber(ARGV[3])
 
 local function finish(report)
   local id, attempt, outcome, runtime = report[1], report[2], report[3], tonumber(report[4])
@@ -14,7 +14,7 @@ local function finish(report)
                        'revoked', 'features', 'tau', 'predicted', 'parameters', 'family', 'cpu', 'memory', 'gpu', 'storage')
   if v[1] ~= 'running' or v[2] ~= attempt then
     count('finishes_refused')
-    return 'stale\t' .. redis.call('ZCARD', P .. 'waiting') .. '\t\t\t'
+    return 'stale\t' .. redis.call('ZCARD', P .. 'waiting') .. '\t\t\t\t'
   end
   release(id, v[3], {tonumber(v[15]), tonumber(v[16]), tonumber(v[17]), tonumber(v[18])}, v[4])
   if started == 0 then started = tonumber(v[8]) end
@@ -33,16 +33,28 @@ local function finish(report)
   local sla = '0'
   if outcome == 'succeeded' and now <= tonumber(v[6]) then sla = '1' end
 
-  -- Tau learns from successes only (spec section 2): an exponential moving average, here because it must be one step.
-  local old_tau, new_tau = '', ''
+  -- Tau learns from successes only (spec section 2), here because it must be one step. The sample is the runtime on a
+  -- reference node, where the speed of this pair is known.
+  local old_tau, new_tau, spread, samples, of_family, verdict = '', '', '', '', '', ''
   if status == 'finished' and outcome == 'succeeded' and report[4] ~= '' then
-    if v[5] and runtime and runtime > 0 and runtime < math.huge then
-      local old = tonumber(redis.call('HGET', P .. 'tau', v[5]) or v[11] or runtime)
-      local new = lambda * runtime + (1 - lambda) * old
-      if new < 0.001 then new = 0.001 elseif new > 1e6 then new = 1e6 end
-      old_tau, new_tau = string.format('%.9g', old), string.format('%.9g', new)
-      redis.call('HSET', P .. 'tau', v[5], new_tau)
-      redis.call('HINCRBY', P .. 'tau', 'samples:' .. v[5], 1)
+    local kind = rule.types[v[5]]
+    if kind and runtime and runtime > 0 and runtime < math.huge then
+      local sample = runtime / (tonumber(redis.call('HGET', P .. 'speed', v[5] .. ':' .. v[3])) or 1)
+      local known = redis.call('HGET', P .. 'tau', v[5])
+      local s = known and read_learned(known)
+                or {tau = kind[2], variance = 0, samples = 0, run = 0, rejected = 0}
+      old_tau = string.format('%.9g', s.tau)
+      if learn(s, sample, rule, kind[1], false) then
+        verdict, new_tau = 'learned', string.format('%.9g', s.tau)
+        spread, samples = string.format('%.9g', s.variance), s.samples
+      else
+        verdict = 'outlier'
+        count('tau_outliers')
+      end
+      redis.call('HSET', P .. 'tau', v[5], learned_text(s))
+      if v[14] and v[14] ~= '' then
+        of_family = string.format('%.9g', learn_family(v[5] .. ':' .. v[14], sample, rule, kind[1]).tau)
+      end
     else
       count('tau_samples_refused')
     end
@@ -52,7 +64,8 @@ local function finish(report)
         'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
         'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', report[4], 'sla_success', sla,
         'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
-        'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau, 'cpu', v[15], 'memory', v[16], 'gpu', v[17],
+        'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau,
+        'tau_variance', spread, 'tau_samples', samples, 'tau_verdict', verdict, 'family_tau', of_family, 'cpu', v[15], 'memory', v[16], 'gpu', v[17],
         'storage', v[18], unpack(report[7]))
 
   if status == 'waiting' then
@@ -71,7 +84,7 @@ local function finish(report)
     close(id, outcome, reason, ttl)
     redis.call('DEL', P .. 'message:' .. id)
   end
-  return table.concat({status, redis.call('ZCARD', P .. 'waiting'), v[5] or '', old_tau, new_tau}, '\t')
+  return table.concat({status, redis.call('ZCARD', P .. 'waiting'), v[5] or '', old_tau, new_tau, verdict}, '\t')
 end
 
 local replies = {}

@@ -369,3 +369,63 @@ local function look(since, limit, shapes, each)
   return {NOW, redis.call('ZCARD', P .. 'waiting'), table.concat(out, '\n'), changes(since, limit),
           tonumber(redis.call('GET', P .. 'waiting:parked') or '0')}
 end
+
+-- A learned runtime is kept as a text: tau (s), variance (s^2), samples, outliers in a row, outliers rejected. An earlier
+-- release kept tau alone.
+local function read_learned(text)
+  local tau, variance, samples, run, rejected = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if not tau then return {tau = tonumber(text), variance = 0, samples = 0, run = 0, rejected = 0} end
+  return {tau = tonumber(tau), variance = tonumber(variance), samples = tonumber(samples), run = tonumber(run),
+          rejected = tonumber(rejected)}
+end
+
+local function learned_text(s)
+  return string.format('%.17g %.17g %d %d %d', s.tau, s.variance, s.samples, s.run, s.rejected)
+end
+
+local function clamp_tau(x)
+  if x < 0.001 then return 0.001 elseif x > 1e6 then return 1e6 end
+  return x
+end
+
+-- Learn one sample into `s`: the rule of scheduling/learning.py, operation by operation. False: an outlier, only counted.
+local function learn(s, sample, rule, rate, from_first)
+  local x = clamp_tau(sample)
+  local d = x - s.tau
+  local run = 0
+  if s.samples >= rule.after and math.abs(d) > math.max(rule.sigma * math.sqrt(s.variance), 0.1 * s.tau) then
+    local side = d > 0 and 1 or -1
+    run = s.run * side > 0 and s.run + side or side
+    if math.abs(run) < rule.follow then
+      s.run, s.rejected = run, s.rejected + 1
+      return false
+    end
+  end
+  if rule.adaptive and s.samples >= rule.after then
+    rate = math.max(rate / (1 + s.variance / (s.tau * s.tau)), 0.25 * rate)
+  end
+  if from_first then rate = math.max(rate, 1 / (s.samples + 1)) end
+  local tau = rate * x + (1 - rate) * s.tau
+  s.variance = (1 - rate) * (s.variance + rate * d * d)
+  s.tau, s.samples, s.run = clamp_tau(tau), s.samples + 1, run
+  return true
+end
+
+-- The families' own runtimes: the one that was learned longest ago makes room when there are too many.
+local function learn_family(member, sample, rule, rate)
+  local known = redis.call('HGET', P .. 'tau:families', member)
+  local s
+  if known then
+    s = read_learned(known)
+    learn(s, sample, rule, rate, true)
+  else
+    s = {tau = clamp_tau(sample), variance = 0, samples = 1, run = 0, rejected = 0}
+    if redis.call('HLEN', P .. 'tau:families') >= rule.families then
+      local oldest = redis.call('ZPOPMIN', P .. 'tau:changed')
+      if oldest[1] then redis.call('HDEL', P .. 'tau:families', oldest[1]) end
+    end
+  end
+  redis.call('HSET', P .. 'tau:families', member, learned_text(s))
+  redis.call('ZADD', P .. 'tau:changed', redis.call('INCR', P .. 'tau:version'), member)
+  return s
+end

@@ -5,5 +5,10 @@ local version = tonumber(redis.call('HGET', key, 'version') or '0')
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= version then return {0, version} end
 version = version + 1
 redis.call('HSET', key, 'version', version, 'json', ARGV[1], 'source', ARGV[2], 'published', NOW)
+-- The speed of each pair, for finish: tau is the runtime on a reference node.
+redis.call('DEL', P .. 'speed')
+for kind, row in pairs(cjson.decode(ARGV[1]).speed or {}) do
+  for node, s in pairs(row) do redis.call('HSET', P .. 'speed', kind .. ':' .. node, string.format('%.17g', s)) end
+end
 event('parameters', '', 'version', version, 'source', ARGV[2], 'json', ARGV[1])
 return {1, version}

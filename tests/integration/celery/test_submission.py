@@ -202,6 +202,15 @@ def test_task_type_alone_is_a_request(cluster: Cluster) -> None:
     assert cluster.until_state(result.id, "succeeded")["type"] == "memory-heavy"
 
 
+def test_a_time_limit_bounds_the_prediction(cluster: Cluster) -> None:
+    limited = cluster.app.tasks["jobs.add"].apply_async((1, 2), soft_time_limit=2, time_limit=3)
+    unlimited = cluster.app.tasks["jobs.add"].apply_async((1, 2))
+    longer = cluster.app.tasks["jobs.add"].apply_many([((1, 2), {})], time_limit=4)[0]
+    entries = [cluster.until_state(result.id, "succeeded") for result in (limited, unlimited, longer)]
+    assert [json.loads(entry["request"]).get("limit_s") for entry in entries] == [2.0, None, 4.0]
+    assert float(entries[0]["tau"]) <= 2.0
+
+
 def test_options_of_a_submission_win_over_the_task_s(cluster: Cluster) -> None:
     result = cluster["add"].apply_async((1, 2), resources={"cpu": 0.5})
     assert result.get(timeout=20) == 3

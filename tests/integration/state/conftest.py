@@ -182,7 +182,7 @@ class Lab:
 
     def finish(self, claim: Claim, outcome: str = "succeeded", runtime_s: float | None = 1.0) -> Finish:
         """Report the end of an attempt."""
-        return self.ledger.finish(claim.task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
+        return self.ledger.finish(claim.task_id, claim.attempt, outcome, runtime_s=runtime_s)
 
     # --- time
 

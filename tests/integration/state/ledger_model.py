@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from cloudai.scheduling.learning import Learned, LearningRule, learn
+
 #: Seconds. No sum of the steps 1 and 500 comes near a sum of these.
 TIMEOUT_S, LEASE_S, MARGIN_S = 1200.0, 3100.0, 130.0
 MAX_ATTEMPTS = 2
@@ -87,7 +89,7 @@ class Model:
     clock: float = 0.0
     swept: float = float("-inf")
     judge_after: float = 0.0
-    tau: float = 5.0
+    tau: Learned = field(default_factory=lambda: Learned(5.0))
     events: Counter[str] = field(default_factory=Counter)
 
     # --- looking
@@ -265,7 +267,8 @@ class Model:
             self.close(task_id, "cancelled" if task.revoked else "failed", settled=False)
             return "unsettled"
         if outcome == "succeeded" and runtime_s is not None:
-            self.tau = 0.2 * runtime_s + 0.8 * self.tau
+            rule = LearningRule()
+            self.tau = learn(self.tau, runtime_s, rule, rule.rate)
         self.close(task_id, outcome, settled=True)
         return "finished"
 

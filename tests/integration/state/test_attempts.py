@@ -75,7 +75,7 @@ def test_finish_ends_the_task_and_leaves_only_what_expires(lab: Lab, outcome: st
     claim = lab.run("t", "node", gpu=500, decision="{}")
     lab.new_events()
     result = lab.ledger.finish(
-        "t", 1, outcome, runtime_s=2.0, learning_rate=0.2, reason="because", usage={"peak_memory": 7}
+        "t", 1, outcome, runtime_s=2.0, reason="because", usage={"peak_memory": 7}
     )
     assert (result.status, result.waiting, result.task_type) == ("finished", 0, "cpu-light")
     (event,) = lab.new_events()

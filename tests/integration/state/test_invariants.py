@@ -241,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _finish(self, task_id: str, attempt: int, outcome: str, runtime_s: float | None) -> None:
         expected = self.model.finish(task_id, attempt, outcome, runtime_s)
-        found = self.lab.ledger.finish(task_id, attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
+        found = self.lab.ledger.finish(task_id, attempt, outcome, runtime_s=runtime_s)
         assert found.status == expected
         assert found.waiting == len(self.model.in_state("waiting"))
 
@@ -259,7 +259,6 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = [] if others_came else [self.model.place_waiting(successor, names) for successor in chosen]
         ended = self.lab.ledger.finish_several(
             [Report(task_id, attempt, outcome, 1.0, "", 0.0, {})],
-            learning_rate=0.2,
             look_since=0,
             successors=[self.lab.proposal(successor, *names) for successor in chosen],
             parked=parked - behind,
@@ -443,7 +442,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def tau_has_learned_from_each_success_once(self) -> None:
-        assert self.lab.tau.read()["cpu-light"] == pytest.approx(self.model.tau, rel=1e-6)
+        assert self.lab.tau.learned()["cpu-light"] == self.model.tau
 
     def teardown(self) -> None:
         """When everything has ended, nothing is left."""

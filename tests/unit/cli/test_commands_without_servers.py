@@ -93,7 +93,7 @@ def test_init_writes_the_commented_defaults_once(tmp_path: Path) -> None:
     path = tmp_path / "cloudai.toml"
     done = CliRunner().invoke(cloudai, ["init", str(path), "--json"])
     assert json.loads(done.stdout) == {"written": str(path)}
-    assert set(tomllib.loads(path.read_text())) == {"redis", "scheduling", "limits", "node", "optimiser"}
+    assert set(tomllib.loads(path.read_text())) == {"redis", "scheduling", "learning", "limits", "node", "optimiser"}
     path.write_text("# mine\n")
     again = CliRunner().invoke(cloudai, ["init", str(path)])
     assert again.exit_code == 2

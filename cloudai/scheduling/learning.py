@@ -1,0 +1,97 @@
+"""Learning a runtime from one completion after the other (spec section 2): the rule, as plain values.
+
+The state in Redis is learned by the same rule inside the script that ends an attempt (state/lua/finish.lua), because
+that must be one step; tests hold the two together, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
+
+#: Bounds of tau, and of what a sample counts as at most and at least (s).
+TAU_MIN_S = 0.001
+TAU_MAX_S = 1e6
+#: A sample that is off by no more than this part of tau is no outlier, however alike the samples were.
+ALIKE = 0.1
+#: An adaptive rate goes down to this part of the given one.
+LEAST_RATE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRule:
+    """How a completion moves the expected runtime."""
+
+    #: lambda, the weight of one sample
+    rate: float = 0.2
+    #: lambda of single task types, in place of `rate`
+    rate_by_type: Mapping[str, float] = field(default_factory=dict)
+    #: lambda is divided by 1 + (sigma / tau)^2: of a noisy type, one sample says less
+    adaptive: bool = False
+    #: samples further than so many sigma from tau are outliers ...
+    outlier_sigma: float = 3.0
+    #: ... once so many samples were learned
+    outlier_after: int = 20
+    #: so many outliers in a row on the same side are a lasting shift, which is followed
+    follow_after: int = 5
+
+    def rate_of(self, task_type: str) -> float:
+        """Lambda of a type."""
+        return self.rate_by_type.get(task_type, self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of the runtime of a type, or of a family of jobs."""
+
+    #: expected runtime, s
+    tau: float
+    #: running variance around tau, s^2
+    variance: float = 0.0
+    #: completions learned from
+    samples: int = 0
+    #: outliers in a row, above 0 on the slow side, below on the fast one
+    run: int = 0
+    #: outliers that were not learned from
+    rejected: int = 0
+
+    @property
+    def sigma(self) -> float:
+        """Spread of the runtimes, s."""
+        return sqrt(self.variance)
+
+
+def is_sample(runtime_s: float) -> bool:
+    """Whether a measured runtime can be learned from: finite and above 0."""
+    return isfinite(runtime_s) and runtime_s > 0
+
+
+def learn(known: Learned, sample_s: float, rule: LearningRule, rate: float, *, from_first: bool = False) -> Learned:
+    """What is known after one more completion; `sample_s` is its runtime over the speed of its pair, in s.
+
+    tau_new = rate * sample + (1 - rate) * tau. With `from_first` there was no value to start from: the first samples
+    count as their mean. An outlier changes nothing but the counts.
+    """
+    x = min(max(sample_s, TAU_MIN_S), TAU_MAX_S)
+    d = x - known.tau
+    run = 0
+    if known.samples >= rule.outlier_after and abs(d) > max(
+        rule.outlier_sigma * sqrt(known.variance), ALIKE * known.tau
+    ):
+        side = 1 if d > 0 else -1
+        run = known.run + side if known.run * side > 0 else side
+        if abs(run) < rule.follow_after:
+            return Learned(known.tau, known.variance, known.samples, run, known.rejected + 1)
+    if rule.adaptive and known.samples >= rule.outlier_after:
+        rate = max(rate / (1 + known.variance / (known.tau * known.tau)), LEAST_RATE * rate)
+    if from_first:
+        rate = max(rate, 1 / (known.samples + 1))
+    tau = rate * x + (1 - rate) * known.tau
+    variance = (1 - rate) * (known.variance + rate * d * d)
+    return Learned(min(max(tau, TAU_MIN_S), TAU_MAX_S), variance, known.samples + 1, run, known.rejected)
+
+
+def first(sample_s: float) -> Learned:
+    """What is known of a family after its first completion."""
+    return Learned(min(max(sample_s, TAU_MIN_S), TAU_MAX_S), samples=1)
