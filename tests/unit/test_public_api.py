@@ -31,7 +31,7 @@ PUBLIC = {
     ],
     "cloudai.settings": [
         "ConfigurationError",
-        "LimitSettings",
+        "LearningSettings", "LimitSettings",
         "NodeSettings",
         "OptimiserSettings",
         "RedisSettings",
