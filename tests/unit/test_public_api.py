@@ -31,7 +31,8 @@ PUBLIC = {
     ],
     "cloudai.settings": [
         "ConfigurationError",
-        "LearningSettings", "LimitSettings",
+        "LearningSettings",
+        "LimitSettings",
         "NodeSettings",
         "OptimiserSettings",
         "RedisSettings",

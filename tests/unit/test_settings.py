@@ -237,7 +237,7 @@ def test_misspelt_names_in_the_environment_are_refused(monkeypatch):
         "CLOUDAI_NODE__SLOT: node.slot: unknown setting (did you mean slots?), allowed: "
         + ", ".join(type(Settings().node).model_fields),
         "CLOUDAI_REDSI__URL: redsi: unknown section (did you mean redis?), allowed: "
-        "redis, scheduling, limits, node, optimiser",
+        "redis, scheduling, learning, limits, node, optimiser",
     ]
 
 
