@@ -161,6 +161,10 @@ class Cluster:
 
         until(up, f"{worker.name} is ready")
 
+    def worker(self, name: str) -> WorkerProcess:
+        """The latest worker of this name."""
+        return next(worker for worker in reversed(self._workers) if worker.name == name)
+
     def state(self, task_id: str) -> str:
         """State of a task in the ledger; "" when it is unknown."""
         return self.deployment.ledger.entry(task_id).get("state", "")
