@@ -159,10 +159,12 @@ class _Submitter:
         states = [snapshot.states[snapshot.index[name]] for name, _ in ranked]
         scores = list(decision.scores or range(len(ranked)))
         weight = deployment.view.parameters.beta
-        offers = []
+        offers: list[list[tuple[str, str]]] = []
         for _ in task_ids:
             # The node of the lowest score; each task that goes there adds its share to the node's load term, beta * L.
             chosen = min(range(len(ranked)), key=scores.__getitem__)
+            if decision.exploratory and not offers:
+                chosen = 0
             offers.append([ranked[chosen], *(other for i, other in enumerate(ranked) if i != chosen)])
             if _fits(states[chosen], request.resources):
                 states[chosen] = with_reservation(states[chosen], request.resources)

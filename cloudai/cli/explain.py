@@ -166,7 +166,8 @@ def _who_decided(decision: Mapping[str, Any]) -> str:
         detail = f" ({decision['fallback_detail']})" if decision["fallback_detail"] else ""
         return f"Round-Robin in place of the scheduler, because of {decision['fallback_reason']}{detail}"
     if decision["outcome"] == "place":
-        return f"Ranked by {decision['scheduler']}"
+        tried = ", the first tried for what can be learned there" if decision["exploratory"] else ""
+        return f"Ranked by {decision['scheduler']}{tried}"
     return "No node could take it" if decision["outcome"] == "wait" else "No node could ever take it"
 
 

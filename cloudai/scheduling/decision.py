@@ -71,6 +71,8 @@ class Decision:
     scores: Sequence[float] = ()
     #: terms of the scores by name
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    #: the first candidate is tried for what can be learned there; it may not have the lowest risk
+    exploratory: bool = False
 
     @property
     def predicted_s(self) -> float | None:
@@ -95,6 +97,8 @@ class Decision:
             )
             if self.scores:
                 parts.append(f',"s":{_numbers(self.scores)}')
+        if self.exploratory:
+            parts.append(',"x":1')
         if self.refusals:
             counts = ",".join([f"{quoted(reason)}:{number}" for reason, number in self.refusals.items()])
             parts.append(f',"r":{{{counts}}}')
@@ -143,6 +147,7 @@ def read_record(text: str | bytes) -> dict[str, Any]:
         "snapshot_version": record["fv"],
         "parameters_version": record["pv"],
         "scheduler": record.get("by", ""),
+        "exploratory": bool(record.get("x", 0)),
         "fallback_reason": record.get("fb", ""),
         "fallback_detail": record.get("why", ""),
         "why_never": record.get("never", ""),

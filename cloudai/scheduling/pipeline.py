@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Protocol, Self
 
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import CannotDecide
+from cloudai.scheduling.exploration import drawn
 from cloudai.scheduling.fallbacks import INTERNAL_ERROR, NOT_FINITE
 from cloudai.scheduling.feasibility import could_ever_hold, why_never
 from cloudai.scheduling.filtering import Filter, Verdict
@@ -36,6 +37,10 @@ class PlacementSettings(Protocol):
     @property
     def rollout_percent(self) -> float:
         """Share of the tasks that the scheduler decides, per cent."""
+
+    @property
+    def explore_percent(self) -> float:
+        """Share of the tasks that may try another node, per cent."""
 
     @property
     def staleness_s(self) -> float:
@@ -67,9 +72,15 @@ class Placer:
     """Decides where tasks go. Not safe for threads, as the snapshot that it reads."""
 
     def __init__(
-        self, policy: SchedulerPolicy, *, staleness_s: float = 10.0, count: int = MOST_CANDIDATES
+        self,
+        policy: SchedulerPolicy,
+        *,
+        staleness_s: float = 10.0,
+        count: int = MOST_CANDIDATES,
+        explore_percent: float = 0.0,
     ) -> None:
         self.policy = policy
+        self._explore_percent = explore_percent
         self._staleness_s = staleness_s
         self._count = min(count, MOST_CANDIDATES)
         self._filter = Filter()
@@ -83,7 +94,12 @@ class Placer:
             rollout_percent=settings.rollout_percent,
             guard=FallbackGuard(alert=settings.fallback_alert, limit=settings.fallback_limit),
         )
-        return cls(policy, staleness_s=settings.staleness_s, count=settings.candidates)
+        return cls(
+            policy,
+            staleness_s=settings.staleness_s,
+            count=settings.candidates,
+            explore_percent=settings.explore_percent,
+        )
 
     def decide(self, task_id: str, task: TaskRequest, context: Context) -> Decision:
         """Decide for one task over the context's snapshot. What a scheduler raises is a fallback, not an
@@ -101,6 +117,9 @@ class Placer:
         if scheduler is policy.round_robin:
             return _Ranked(self._in_turn(task, context, feasible), scheduler.name, overruled)
         detail = ""
+        draw = drawn(task_id, self._explore_percent)
+        if draw is not None:
+            context = replace(context, explore=draw)
         try:
             ranking = _checked(
                 scheduler.rank(task, context, feasible, self._count), scheduler, feasible, self._count
@@ -163,6 +182,7 @@ def _placed(task_id: str, task: TaskRequest, context: Context, verdict: Verdict,
         runtimes=runtimes,
         scores=ranking.scores,
         terms=ranking.terms,
+        exploratory=ranking.exploratory,
     )
 
 
@@ -210,6 +230,7 @@ def _checked(ranking: Ranking, scheduler: Scheduler, feasible: BoolArray, count:
         scores=scores[:kept],
         runtimes=runtimes[:kept],
         terms={name: values[:kept] for name, values in terms.items()},
+        exploratory=ranking.exploratory,
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cloudai.scheduling.errors import CannotDecide
+from cloudai.scheduling.exploration import exploratory_row
 from cloudai.scheduling.fallbacks import NO_PARAMETERS, NO_USABLE_TELEMETRY, NOT_FINITE
 from cloudai.scheduling.parameter_vectors import ParameterVectors, TypeVectors, type_vectors
 from cloudai.scheduling.parameters import GAParams
@@ -170,6 +171,13 @@ class RTS:
         if not rows:
             known = np.isfinite(snapshot.load) & feasible
             raise CannotDecide(NOT_FINITE if known.any() else NO_USABLE_TELEMETRY)
+        tried = None
+        if context.explore is not None:
+            speed = parameters.speed.get(task.task_type, {})
+            usable = feasible & np.isfinite(scores.Rfinal)
+            tried = exploratory_row(context.explore, speed, snapshot, usable, scores.E, context.slack_s)
+            if tried is not None:
+                rows = [tried, *(row for row in rows if row != tried)][:count]
         return Ranking(
             rows=rows,
             scores=[scores.Rfinal.item(row) for row in rows],
@@ -179,6 +187,7 @@ class RTS:
                 "affinity": _at(vectors.affinity, rows),
                 "penalty": _at(vectors.penalty, rows),
             },
+            exploratory=tried is not None,
         )
 
 

@@ -24,6 +24,8 @@ class Context:
     slack_s: float
     #: epoch s by the server's clock
     now: float
+    #: a number drawn for a task that is to try a node for what can be learned (exploration.py); None: it is not
+    explore: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Ranking:
     runtimes: Sequence[float] = ()
     #: the terms of the score by name, for `explain`
     terms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    #: the first row is tried for what can be learned there
+    exploratory: bool = False
 
 
 @runtime_checkable

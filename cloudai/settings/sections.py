@@ -89,6 +89,13 @@ class SchedulingSettings(Section):
         le=100,
         description="Share of the tasks that `scheduler` decides, per cent, stable by task id.",
     )
+    explore_percent: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="Share of the tasks, per cent, that may try a node which little is known of, where they are "
+        "expected to make their deadline all the same.",
+    )
     sla_multiplier: Multiplier = Field(
         2.0, description="k: a task's deadline is its arrival plus k times the expected runtime of its type."
     )
