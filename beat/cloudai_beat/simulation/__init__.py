@@ -1,0 +1,1 @@
+"""`cloudai simulate`: recorded arrivals replayed over an imagined fleet, policy beside policy."""
