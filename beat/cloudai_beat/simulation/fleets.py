@@ -62,6 +62,7 @@ def drawn_fleet(trace: Trace, nodes: int, rng: np.random.Generator) -> list[Simu
     if 0 < np.count_nonzero(trace.demand[:, 2]) < _FEW_GPU_JOBS * len(trace):
         with_gpu = max(holding_all, ceil(nodes / 2))
     smallest = np.maximum(trace.demand.min(axis=0), 1)
+    digits = max(2, len(str(nodes)))
     fleet = []
     for index in range(nodes):
         part = 1.0 if index < holding_all else float(rng.choice(_SIZES))
@@ -71,7 +72,8 @@ def drawn_fleet(trace: Trace, nodes: int, rng: np.random.Generator) -> list[Simu
         if index >= with_gpu:
             capacity[2] = 0
         cpu, memory, gpu, storage = (int(amount) for amount in capacity)
-        fleet.append(SimulatedNode(f"node-{index + 1:0{len(str(max(nodes, 10)))}d}", (cpu, memory, gpu, storage), _slots(trace, capacity)))
+        name = f"node-{index + 1:0{digits}d}"
+        fleet.append(SimulatedNode(name, (cpu, memory, gpu, storage), _slots(trace, capacity)))
     return fleet
 
 
