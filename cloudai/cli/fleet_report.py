@@ -52,6 +52,7 @@ def _node_report(name: str, fields: Mapping[str, str], tasks: list[str], now: fl
         "name": name,
         "state": fields["state"],
         "heartbeat_age_s": round(max(0.0, now - state.heartbeat), 3),
+        "jobs_paused": bool(tasks) and _pauses(fields, now - state.heartbeat),
         "load": _finite(state.load),
         "cpu": _amount(state.cpu_available / MILLI, state.cpu_capacity / MILLI),
         "memory_gib": _amount(state.memory_available / KIB_PER_GIB, state.memory_capacity / KIB_PER_GIB),
@@ -65,6 +66,11 @@ def _node_report(name: str, fields: Mapping[str, str], tasks: list[str], now: fl
         "registered": float(fields["registered"]),
         **{key: fields.get(key, "") for key in ("host", "pid", "version", "runner", "pool", "incarnation")},
     }
+
+
+def _pauses(fields: Mapping[str, str], silent_s: float) -> bool:
+    """Whether a node that has been silent so long has paused its container jobs, if it lives: it cannot say so."""
+    return fields.get("on_disconnect") == "pause" and silent_s > float(fields.get("pause_after") or "inf")
 
 
 def _as_node_state(name: str, fields: Mapping[str, str]) -> NodeState:

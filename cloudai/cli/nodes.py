@@ -67,7 +67,7 @@ def _row(report: Mapping[str, Any]) -> list[str | Text]:
     load = report["load"]
     return [
         report["name"],
-        state_text(report["state"]),
+        state_text(report["state"]) + (", jobs paused" if report["jobs_paused"] else ""),
         _of(report["cpu"]),
         _of(report["memory_gib"]),
         _of(report["gpu"]) if report["gpu"]["capacity"] else "-",

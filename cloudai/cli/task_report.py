@@ -38,6 +38,7 @@ _EVENT_DETAILS = (
     "reason",
     "outcome",
     "retries",
+    "paused",
     "exit_code",
     "runtime",
     "pull_s",

@@ -262,6 +262,11 @@ class NodeSettings(Section):
         le=3600,
         description="How long after a node's lease its running tasks are placed elsewhere.",
     )
+    on_disconnect: Literal["pause", "keep"] = Field(
+        "pause",
+        description="What a node does with its container jobs when it cannot renew its lease. `pause`: they wait until "
+        "Redis answers again. `keep`: they go on, and may run twice at once; one completion counts.",
+    )
     runner: Literal["docker", "process"] = Field(
         "docker",
         description="What runs a container job. `process` runs the command on the host, without isolation.",

@@ -9,7 +9,7 @@ Fields of an entry (hash `task:<id>`):
 state, node, attempt (fencing token, one for each placement), devices (GPU indices), name, type, shape, request (JSON),
 cpu, memory, gpu, storage (1/1000 core, KiB, 1/1000 device, KiB), arrival, deadline, submitted, placed, claimed, since,
 finished, expires (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold, features, tau,
-predicted, parameters, family, user, reason, sla_success, runtime.
+predicted, parameters, family, user, reason, sla_success, runtime, paused (seconds).
 """
 
 from __future__ import annotations
@@ -376,6 +376,14 @@ class Ledger:
             [node.decode() for node in results],
             _read_look(seen) if seen else None,
         )
+
+    def resume(self, task_id: str, attempt: int, node: str, paused_s: float) -> bool:
+        """Whether a job that a node has paused, for so many seconds, is still that node's: then it may go on.
+
+        Appends the events `paused` and `resumed`: a node that was cut off could not tell earlier. False changes
+        nothing.
+        """
+        return bool(self.scripts.resume.run(self.client, self.keys.prefix, task_id, attempt, node, paused_s))
 
     def unclaim(self, task_id: str, attempt: int) -> bool:
         """Give a claim back; the task waits again, or ends unsettled if it was cancelled meanwhile.

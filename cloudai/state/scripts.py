@@ -30,6 +30,7 @@ _FLAGS = {
     "recorded": "allow-oom",
     "refresh": "no-writes",
     "register": "allow-oom",
+    "resume": "allow-oom",
     "ring": "allow-oom",
     "set_node_state": "allow-oom",
     "set_tau": "",
@@ -108,6 +109,7 @@ class Scripts:
     recorded: Script
     refresh: Script
     register: Script
+    resume: Script
     ring: Script
     set_node_state: Script
     set_tau: Script

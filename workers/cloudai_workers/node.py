@@ -34,6 +34,8 @@ from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.fence import Hearing
 from cloudai_workers.holding import Holding
+from cloudai_workers.keeper import LeaseKeeper
+from cloudai_workers.lease import Lease, now_s
 from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.overload import OverloadClock
 from cloudai_workers.pool import NodePool
@@ -83,6 +85,13 @@ class Node:
             reported=self.holding.drop,
         )
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
+        self.keeper = LeaseKeeper(
+            Lease(self.settings.lease_s, self.settings.lease_margin_s),
+            self.runner,
+            jobs=running_jobs,
+            tenant=lambda: True,
+            pauses=self.settings.on_disconnect == "pause",
+        )
         self.capacity: Capacity | None = None
         self._telemetry = Telemetry()
         self._worker: Any = None
@@ -124,6 +133,7 @@ class Node:
             self._end_leftovers()
         _current = self
         self.hearing.heard()
+        self.keeper.start()
         self.clerk.start()
         self._heart.start()
         logger.info(
@@ -155,6 +165,7 @@ class Node:
         # A node that was killed looks alive until its heartbeat times out: wait that long before it is a refusal.
         deadline = time.monotonic() + self.settings.heartbeat_timeout_s + 1.0
         while True:
+            sent = now_s()
             answer = self.deployment.fleet.register(
                 self.name,
                 self.incarnation,
@@ -170,10 +181,13 @@ class Node:
                     "pid": str(os.getpid()),
                     "version": cloudai.__version__,
                     "runner": self.runner.name,
+                    "on_disconnect": self.settings.on_disconnect,
+                    "pause_after": f"{self.keeper.lease.pause_after_s:g}",
                     "pool": type(self._worker.pool).__name__,
                 },
             )
             if answer.accepted:
+                self.keeper.renewed(sent)
                 if answer.adopted:
                     logger.warning(
                         "tasks-adopted node=%s count=%d: the last incarnation left them", self.name, len(answer.adopted)
@@ -218,6 +232,7 @@ class Node:
             return
         left = self.clerk.close(REPORT_TIMEOUT_S if warm else 2.0)
         self._stopping.set()
+        self.keeper.stop()
         if left:
             logger.error("reports-lost node=%s count=%d: the lease will free what they held", self.name, left)
         try:
@@ -258,6 +273,7 @@ class Node:
         sample = self._telemetry.sample()
         self._overload.tell(sample.pressure)
         overload_s, excess_s = self._overload.read()
+        sent = now_s()
         beat = self.deployment.fleet.heartbeat(
             self.name,
             self.incarnation,
@@ -273,6 +289,8 @@ class Node:
             publish_after_s=self.settings.heartbeat_timeout_s / 3,
         )
         lapsed = self.hearing.heard()
+        if beat.status in ("ok", "returned"):
+            self.keeper.renewed(sent)
         if beat.status == "superseded":
             logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
             self._stopping.set()
@@ -285,14 +303,30 @@ class Node:
             logger.warning("node-returned node=%s: it was judged silent; superseded jobs are stopped", self.name)
         if beat.status == "returned" or lapsed:
             self._stop_superseded()
+        self._resume_paused()
         if beat.waiting:
             self.clerk.dispatch()
 
     def _stop_superseded(self) -> None:
-        for task_id, attempt in running_jobs():
-            if not self.deployment.ledger.is_current(task_id, attempt):
-                logger.warning("job-superseded task=%s attempt=%d: it is stopped here", task_id, attempt)
-                supersede((task_id, attempt))
+        paused = self.keeper.paused()
+        for key in running_jobs():
+            if key not in paused and not self.deployment.ledger.is_current(*key):
+                self._supersede(key)
+
+    def _supersede(self, key: tuple[str, int]) -> None:
+        logger.warning("job-superseded task=%s attempt=%d: it is stopped here", *key)
+        supersede(key)
+        self.keeper.forget(key)
+
+    def _resume_paused(self) -> None:
+        """Redis answers again: what the ledger has left to this node goes on, the rest is ended."""
+        if now_s() >= self.keeper.lease.pause_at:
+            return  # the answer came too late to count for long
+        for key, paused_s in self.keeper.paused().items():
+            if self.deployment.ledger.resume(*key, self.name, paused_s):
+                self.keeper.resume(key)
+            else:
+                self._supersede(key)
 
     def _sweep(self) -> None:
         swept = self.deployment.sweep.run()

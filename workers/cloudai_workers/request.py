@@ -11,7 +11,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 
 from cloudai import names
-from cloudai.containers.errors import TimeLimitReached
+from cloudai.containers.errors import Superseded, TimeLimitReached
 from cloudai_workers import node as node_module
 from cloudai_workers.pool import jobs
 
@@ -102,6 +102,9 @@ class NodeRequest(Request):
             return "requeued"
         if isinstance(exc, Retry) or self.__dict__.get("_cloudai_retried"):
             return "retried"
+        if isinstance(exc, Ignore) and isinstance(exc.__cause__, Superseded):
+            # Another attempt has it. Where this one counts after all, it has nothing to show, and runs again.
+            return "requeued"
         if isinstance(exc, Ignore):
             # The task stored its own result (or a replacement follows); it did not fail.
             return names.SUCCEEDED

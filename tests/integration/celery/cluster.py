@@ -135,12 +135,15 @@ class Cluster:
         memory: str = "4GiB",
         slots: int = 0,
         wait: bool = True,
+        redis_url: str = "",
         **node: Any,
     ) -> WorkerProcess:
         """Start a worker, a node unless `--no-node` is among `args`, and wait until it takes tasks."""
         sections = {section: dict(values) for section, values in self._sections.items()}
         sections["node"].update(cpu=cpu, memory=memory, slots=slots or int(cpu), storage="10GiB", gpus=0)
         sections["node"].update(node)
+        if redis_url:
+            sections["redis"]["url"] = redis_url
         environment = {
             **os.environ, **_as_environment(sections),
             "PYTHONPATH": str(HERE), "JOBS_HEARD": str(self.heard), "PYTHONWARNINGS": "default",

@@ -278,6 +278,25 @@ def test_a_superseded_attempt_cannot_publish_a_retry(lab: Lab) -> None:
     assert lab.ledger.totals()["live"] == 0
 
 
+def test_a_paused_job_goes_on_only_where_it_still_runs(lab: Lab) -> None:
+    lab.join("node")
+    claim = lab.run("t", "node")
+    lab.new_events()
+    assert lab.ledger.resume("t", 1, "node", 3.5)
+    assert lab.ledger.resume("t", 1, "node", 1.0)
+    assert [(e.kind, e.fields["node"], e.fields.get("paused")) for e in lab.new_events()] == [
+        ("paused", "node", None), ("resumed", "node", "3.500000"),
+        ("paused", "node", None), ("resumed", "node", "1.000000"),
+    ]  # fmt: skip
+    assert float(lab.ledger.entry("t")["paused"]) == 4.5
+    assert not lab.ledger.resume("t", 2, "node", 1.0)
+    assert not lab.ledger.resume("t", 1, "other", 1.0)
+    assert not lab.ledger.resume("unknown", 1, "node", 1.0)
+    lab.finish(claim)
+    assert not lab.ledger.resume("t", 1, "node", 1.0)
+    assert lab.kinds() == ["finished"]
+
+
 # --- cancelling
 
 

@@ -171,8 +171,11 @@ class Runner(Protocol):
 
         """
 
-    def pause(self, task_id: str, attempt: int) -> bool:
-        """Freeze an attempt; paused time is no run time and not part of the timeout. False: not running."""
+    def pause(self, task_id: str, attempt: int, ago_s: float = 0.0) -> bool:
+        """Freeze an attempt; paused time is no run time and not part of the timeout. False: not running.
+
+        `ago_s`: somebody else has frozen it so many seconds ago.
+        """
 
     def resume(self, task_id: str, attempt: int) -> bool:
         """Let a paused attempt go on. False: it is not there."""

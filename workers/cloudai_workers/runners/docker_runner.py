@@ -351,21 +351,31 @@ class DockerRunner:
 
     # --- from other threads and after a restart
 
-    def pause(self, task_id: str, attempt: int) -> bool:
+    def pause(self, task_id: str, attempt: int, ago_s: float = 0.0) -> bool:
         """Freeze a container; see `Runner.pause`."""
-        with contextlib.suppress(NotFound):
-            try:
-                self._engine().pause(job_name(task_id, attempt))
-            except APIError as error:
-                if error.status_code == 409 and "already paused" in explanation(error):
-                    return True
-                if error.status_code in (409, 500) and "not running" in explanation(error):
-                    return False
-                raise
-            if watch := self._watches.get((task_id, attempt)):
-                watch.pause()
-            return True
-        return False
+        watch = self._watches.get((task_id, attempt))
+        if watch is not None:
+            watch.pause(ago_s)  # first, lest it reach its time limit while the engine is slow
+        paused = False
+        try:
+            paused = self._pause(job_name(task_id, attempt))
+        finally:
+            if not paused and watch is not None:
+                watch.resume()
+        return paused
+
+    def _pause(self, name: str) -> bool:
+        try:
+            self._engine().pause(name)
+        except NotFound:
+            return False
+        except APIError as error:
+            if error.status_code == 409 and "already paused" in explanation(error):
+                return True
+            if error.status_code in (409, 500) and "not running" in explanation(error):
+                return False
+            raise
+        return True
 
     def resume(self, task_id: str, attempt: int) -> bool:
         """Thaw a container; see `Runner.resume`."""

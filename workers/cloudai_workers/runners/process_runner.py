@@ -377,13 +377,13 @@ class ProcessRunner:
     def _state(self, task_id: str, attempt: int) -> ProcessState | None:
         return JobFolder(self._root / job_name(task_id, attempt)).state()
 
-    def pause(self, task_id: str, attempt: int) -> bool:
+    def pause(self, task_id: str, attempt: int, ago_s: float = 0.0) -> bool:
         """Stop the process group; see `Runner.pause`."""
         state = self._state(task_id, attempt)
         if state is None or not self._signal(state, signal.SIGSTOP):
             return False
         if watch := self._watches.get((task_id, attempt)):
-            watch.pause()
+            watch.pause(ago_s)
         return True
 
     def resume(self, task_id: str, attempt: int) -> bool:

@@ -9,6 +9,9 @@ from enum import Enum, auto
 
 from cloudai_workers.runners.base import StopHandle
 
+#: A process that slept through a time limit by so much was stopped itself, and hears first whether the job was, too.
+#: Seconds.
+STALLED_S = 1.0
 #: Seconds until the first look at a running job, and between later ones. Short jobs are never looked at.
 FIRST_LOOK_S = 0.25
 LOOK_EVERY_S = 1.0
@@ -46,11 +49,11 @@ class Watch:
                 self._ended_at = time.monotonic()
             self._changed.notify_all()
 
-    def pause(self) -> None:
-        """The job is frozen from now on."""
+    def pause(self, ago_s: float = 0.0) -> None:
+        """The job is frozen from now on, or has been for `ago_s` seconds."""
         with self._changed:
             if self._paused_since is None:
-                self._paused_since = time.monotonic()
+                self._paused_since = max(self._begun, time.monotonic() - ago_s)
             self._changed.notify_all()
 
     def resume(self) -> None:
@@ -90,6 +93,8 @@ class Watch:
             next_look = time.monotonic() + FIRST_LOOK_S
             while True:
                 with self._changed:
+                    if self._outcome() is Outcome.TIME_LIMIT and (self._remaining_s() or 0.0) < -STALLED_S:
+                        self._changed.wait(STALLED_S)
                     outcome = self._outcome()
                     if outcome is not None:
                         return outcome

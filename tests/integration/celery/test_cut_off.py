@@ -1,0 +1,95 @@
+"""Nodes that cannot renew their lease: jobs are paused before others may be given them, and go on or end after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .cluster import Cluster, lines, until
+from .relay import Relay
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    return bare_cluster
+
+
+@pytest.fixture(autouse=True)
+def _quiet(cluster: Cluster) -> Iterator[None]:
+    yield
+    cluster.quiet()
+
+
+def ticking(cluster: Cluster, witness: Path, gate: Path, **options: Any) -> Any:
+    """A job that writes its pid again and again until the gate opens."""
+    script = f"while [ ! -e {gate} ]; do echo $$ >> {witness}; sleep 0.05; done"
+    return cluster.app.tasks["cloudai.run_container"].apply_async(
+        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1}, **options
+    )
+
+
+def process(witness: Path) -> psutil.Process:
+    """The process that wrote first."""
+    until(lambda: lines(witness))
+    return psutil.Process(int(lines(witness)[0]))
+
+
+def test_an_outage_of_redis_past_the_lease_freezes_work_and_loses_none(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
+    node = cluster.start("frozen", cpu=1)
+    begun = time.monotonic()
+    result = ticking(cluster, witness, gate)
+    job = process(witness)
+    cluster.valkey.stop()
+    until(lambda: job.status() == psutil.STATUS_STOPPED, "the job is paused", 60)
+    cluster.valkey.start()
+    until(lambda: job.status() != psutil.STATUS_STOPPED, "the job goes on", 60)
+    gate.touch()
+    record = result.get(timeout=60)
+    took = time.monotonic() - begun
+    assert record["attempt"] == 1
+    assert set(lines(witness)) == {str(job.pid)}
+    entry = cluster.until_state(result.id, "succeeded")
+    paused = float(entry["paused"])
+    assert paused > 0
+    assert record["run_s"] + paused <= took
+    assert float(entry["runtime"]) == pytest.approx(record["run_s"])
+    told = [event["event"] for event in cluster.events(result.id)]
+    assert told[-3:] == ["paused", "resumed", "finished"]
+    assert "job-paused" in node.log
+    assert "job-resumed" in node.log
+    node.stop()
+
+
+def test_a_node_that_is_cut_off_has_paused_before_its_job_runs_elsewhere(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
+    relay = Relay(cluster.valkey.url)
+    try:
+        cut = cluster.start("cut", cpu=1, redis_url=relay.url)
+        result = ticking(cluster, witness, gate)
+        job = process(witness)
+        other = cluster.start("other", cpu=1)
+        relay.cut()
+        until(lambda: lines(witness)[-1] != str(job.pid), "the job runs elsewhere", 60)
+        assert job.status() == psutil.STATUS_STOPPED
+        before = len(lines(witness))
+        until(lambda: len(lines(witness)) > before + 5)
+        relay.heal()
+        until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "the old attempt is ended", 60)
+        gate.touch()
+        assert result.get(timeout=60)["attempt"] == 2
+        seen = lines(witness)
+        assert str(job.pid) not in seen[seen.index(seen[-1]) :]
+        assert "job-superseded" in cut.log
+        until(lambda: cluster.node_state("cut") == "up", "the node is back")
+        cut.stop()
+        other.stop()
+    finally:
+        relay.close()
