@@ -2,6 +2,7 @@
 #   make demo                          the main job, end to end
 #   make test  TEST_ARGS="-k fleet"    ruff, mypy and the test suite
 #   make lint                          ruff and mypy only
+#   make faults FAULTS_ARGS="--seed 7" what survives when things are killed (ten minutes)
 #   make bench BENCH_ARGS="--json"     the figures that the project promises
 
 PYTHON ?= python3
@@ -10,6 +11,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_ARGS ?=
 BENCH_ARGS ?=
+FAULTS_ARGS ?=
 
 # What an outer environment may carry in and would spoil ours.
 unexport PYTHONHOME PYTHONPATH
@@ -20,16 +22,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench faults
 
 help:
-	@sed -n '2,5s/^#   //p' Makefile
+	@sed -n '2,6s/^#   //p' Makefile
 
 demo: $(STAMP)
 	$(RUN)/cloudai demo
 
 bench: $(STAMP)
 	$(RUN)/cloudai bench $(BENCH_ARGS)
+
+faults: $(STAMP)
+	$(RUN)/python -m tests.faults $(FAULTS_ARGS)
 
 lint: $(STAMP)
 	$(RUN)/python -m ruff check .

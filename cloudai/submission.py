@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -71,12 +72,16 @@ def read_submission(
 ) -> tuple[Submission, list[tuple[str, str]]]:
     """The submission in a message, and its candidates (name, features), best first.
 
-    A message that no router of ours has seen is decided here. InvalidRequest on a header that cannot be read, or
-    arguments over the limit.
+    A message that no router of ours has seen is decided here. InvalidRequest on an id or a header that cannot be
+    read, or arguments over the limit.
     """
     headers = message["headers"]
     header = headers.get(HEADER)
     task_id = headers["id"]
+    if not is_task_id(task_id):
+        raise InvalidRequest(
+            "task_id", task_id, "1 to 256 printable characters, the first neither a space nor an opening brace"
+        )
     _check_size(message["body"], deployment.settings.limits.max_arguments_kib * 1024)
     from_attempt = 0
     if isinstance(header, RequestHeader):
@@ -110,6 +115,15 @@ def read_submission(
         extra=kept_fields(request, header["tau"], header["par"], header["pred"]),
     )
     return submission, header["cand"]
+
+
+#: A doorbell is the id alone, and what begins as JSON does is read as a message; scripts part fields by tabs.
+_ID = re.compile(r"[^\s{\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,255}")
+
+
+def is_task_id(value: Any) -> bool:
+    """Whether a node can be rung for a task of this id, and its result be stored."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 @lru_cache(maxsize=1024)

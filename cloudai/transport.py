@@ -31,7 +31,7 @@ from cloudai.errors import DuplicateTask
 from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.state.ledger import Claim
-from cloudai.submission import read_submission
+from cloudai.submission import is_task_id, read_submission
 
 logger = logging.getLogger(__name__)
 
@@ -336,6 +336,8 @@ def _not_a_message(payload: Any, channel: Any) -> str:
         return "it is not a message: no delivery_tag"
     if not {"exchange", "routing_key"} <= properties["delivery_info"].keys():
         return "it is not a message: delivery_info without exchange or routing_key"
+    if isinstance(headers, dict) and "task" in headers and not is_task_id(headers.get("id")):
+        return "it is a task without an id that can be used"
     if headers is not None and not isinstance(headers, dict):
         return "it is not a message: headers are not an object"
     if not isinstance(payload.get("body"), str):

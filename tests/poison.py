@@ -131,6 +131,16 @@ _REFUSED_HEADERS: dict[str, dict[str, Any]] = {
     "an expiry that is no time": {"expires": "never"},
 }
 
+#: Ids by which no node could be rung, and no caller told.
+_IDS: dict[str, Any] = {
+    "a list for an id": [1],
+    "a number for an id": 5,
+    "an empty id": "",
+    "an id like a message": "{}",
+    "an id of two lines": "a\nb",
+    "an id without end": "x" * 10_000,
+}
+
 #: Bodies that cannot be read once the task is claimed.
 _BODIES = {
     "a body that is no base64": "!!!!",
@@ -187,6 +197,10 @@ _BROADCASTS: dict[str, bytes] = {
 def poisons() -> list[Poison]:
     """One of every kind; tasks have new ids each time."""
     made = [Poison(kind, Where.ANY_LIST, Fate.BURIED, frame) for kind, frame in _SHAPELESS.items()]
+    for kind, task_id in _IDS.items():
+        sent = message("jobs.add", 1, 1)
+        sent["headers"]["id"] = task_id
+        made.append(Poison(kind, Where.PLACE, Fate.BURIED, _packed(sent)))
     for kind, headers in _REFUSED_HEADERS.items():
         made.append(Poison(kind, Where.PLACE, Fate.FAILS, _packed(message("jobs.add", 1, 1, **headers))))
     for kind, body in _BODIES.items():

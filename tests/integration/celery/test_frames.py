@@ -13,7 +13,7 @@ from kombu import Connection
 
 from cloudai.names import PLACE_QUEUE, node_queue
 
-from ...poison import BROADCAST, Where, give, message, of, poisons
+from ...poison import BROADCAST, Fate, Where, give, message, of, poisons
 from .cluster import Cluster, WorkerProcess, until
 
 
@@ -63,12 +63,23 @@ def test_messages_of_no_use_in_the_node_s_own_list_are_survived(cluster: Cluster
 
 
 def test_whole_messages_of_no_use_tell_their_callers(cluster: Cluster) -> None:
-    given = list(of(Where.PLACE))
+    given = [poison for poison in of(Where.PLACE) if poison.fate is Fate.FAILS]
     for poison in given:
         give(cluster.deployment.client, poison, "one@t")
     for poison in given:
         result = cluster.app.AsyncResult(poison.task_id)
         until(lambda result=result: result.state == "FAILURE", f"{poison.kind} fails")
+
+
+def test_messages_without_a_usable_id_are_buried(cluster: Cluster) -> None:
+    before = cluster.deployment.ledger.totals().get("dead_letters_total", 0)
+    given = [poison for poison in of(Where.PLACE) if poison.fate is Fate.BURIED]
+    for poison in given:
+        give(cluster.deployment.client, poison, "one@t")
+    until(
+        lambda: cluster.deployment.ledger.totals().get("dead_letters_total", 0) == before + len(given),
+        "all are buried",
+    )
 
 
 def test_there_are_kinds_enough() -> None:

@@ -1,0 +1,57 @@
+"""The campaign's own instruments: a witness that sees overlaps and pauses, plans that follow from their seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from .plan import full_plan, short_plan
+from .witness import attend, overlaps, read_run, read_runs
+
+
+def run(*marks: str):
+    found = read_run("job", marks)
+    assert found is not None
+    return found
+
+
+def test_runs_that_share_a_moment_overlap() -> None:
+    one, other = run("start 1.0", "tick 1.2", "tick 1.4"), run("start 1.3", "tick 1.5", "end 1.7")
+    ((_, _, seconds),) = overlaps([one, other])
+    assert round(seconds, 3) == 0.1
+
+
+def test_a_run_that_begins_when_the_other_is_frozen_does_not_overlap() -> None:
+    frozen = run("start 1.0", "tick 1.2", "tick 9.0", "end 9.2")
+    assert not overlaps([frozen, run("start 3.0", "tick 3.2", "end 3.4")])
+    assert overlaps([frozen, run("start 9.1", "tick 9.3", "end 9.5")])
+
+
+def test_a_line_that_was_cut_off_is_left_out() -> None:
+    assert read_run("job", ["start 1.0", "tick 1.2", "tic"]).stretches == ((1.0, 1.2),)
+    assert read_run("job", ["sta"]) is None
+
+
+def test_a_job_leaves_its_witness(tmp_path: Path) -> None:
+    attend(str(tmp_path), "job", 0.2)
+    ((only,),) = read_runs(tmp_path).values()
+    assert only.key == "job"
+    assert only.ended is not None
+    assert only.ended > only.began
+
+
+def test_a_plan_follows_from_its_seed() -> None:
+    assert full_plan(7, 500) == full_plan(7, 500) != full_plan(8, 500)
+    assert short_plan(7, 50) == short_plan(7, 50) != short_plan(8, 50)
+
+
+def test_the_full_plan_does_what_is_promised() -> None:
+    done = Counter(injection.what for injection in full_plan(1, 500).injections)
+    assert done["kill node"] == 50
+    assert done["redis away"] == 20
+    others = {
+        "freeze node", "cut network", "fill disk", "fill redis", "restart engine", "restart node", "kill beat",
+        "kill producer", "poison",
+    }  # fmt: skip
+    assert others <= done.keys()
+    assert {i.how for i in full_plan(1, 500).injections if i.what == "kill node"} == {"at once", "late", "never"}

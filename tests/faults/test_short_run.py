@@ -1,0 +1,32 @@
+"""A short campaign: nodes killed and frozen, Redis killed and stopped, poison; the rest is `make faults`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Overlaps are counted and shown; nodes do not pause the jobs of a worker that died yet.
+ZEROS = ("lost", "duplicated", "reservation_leaks", "max_overcommit", "unfinished", "wrong", "died")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_is_lost_in_a_short_campaign(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.faults", "--short", "--json"],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=840,
+    )  # fmt: skip
+    *shown, last = ran.stdout.splitlines() or [""]
+    report = "\n".join([*shown, ran.stderr])
+    assert last.startswith("{"), report
+    found = json.loads(last)
+    assert {name: found[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0), report
+    assert found["accepted"] >= 50, report
+    assert found["reruns"] > 0, f"nothing was ever taken from a node: the campaign has tested nothing\n{report}"
