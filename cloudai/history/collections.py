@@ -19,11 +19,10 @@ GA_EPOCHS = "GA_EPOCHS"
 #: One document for each publication of parameters.
 PARAMETERS = "PARAMETERS"
 
-#: Fields of each index, -1: descending.
+#: Fields of each index beside those of ids and retention, -1: descending. Each makes every write dearer. The attempts
+#: of a task are found by their ids, which begin with the task's.
 INDEXES: dict[str, tuple[tuple[tuple[str, int], ...], ...]] = {
-    TASKS: ((("user_id", 1),),),
-    ASSIGNMENTS: ((("task_id", 1),),),
-    RESULTS: ((("actual_finish", -1),), (("task_type", 1), ("actual_finish", -1)), (("task_id", 1),)),
+    RESULTS: ((("actual_finish", -1),), (("task_type", 1), ("actual_finish", -1))),
     WORKER_STATS: ((("time", -1),),),
     TAU_HISTORY: ((("time", -1),),),
     GA_EPOCHS: ((("time", -1),),),

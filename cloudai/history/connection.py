@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,6 +47,7 @@ class Connection:
         self._timeout_s = timeout_s
         self._client: MongoClient[Document] | None = None
         self._pid = 0
+        self._opening = threading.Lock()
 
     @property
     def where(self) -> str:
@@ -89,19 +91,20 @@ class Connection:
         )
 
     def _open(self) -> MongoClient[Document]:
-        if self._client is None or self._pid != os.getpid():
-            patience_ms = int(self._timeout_s * 1000)
-            # tz_aware: dates that go in as UTC come back as UTC.
-            self._client = MongoClient(
-                self._url,
-                appname="cloudai",
-                tz_aware=True,
-                serverSelectionTimeoutMS=patience_ms,
-                connectTimeoutMS=patience_ms,
-                socketTimeoutMS=int(_COMMAND_S * 1000),
-            )
-            self._pid = os.getpid()
-        return self._client
+        with self._opening:
+            if self._client is None or self._pid != os.getpid():
+                patience_ms = int(self._timeout_s * 1000)
+                # tz_aware: dates that go in as UTC come back as UTC.
+                self._client = MongoClient(
+                    self._url,
+                    appname="cloudai",
+                    tz_aware=True,
+                    serverSelectionTimeoutMS=patience_ms,
+                    connectTimeoutMS=patience_ms,
+                    socketTimeoutMS=int(_COMMAND_S * 1000),
+                )
+                self._pid = os.getpid()
+            return self._client
 
 
 def _first_failure(error: OperationFailure) -> tuple[int | None, str]:

@@ -19,7 +19,7 @@ from cloudai import names
 from cloudai.history.collections import ASSIGNMENTS, PARAMETERS, RESULTS, TASKS, TAU_HISTORY, WORKER_REGISTRY
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
 
-#: Tau is kept as it stood at the end of every so many seconds in which it changed.
+#: Learned values of tau are kept as they stood at the end of every so many seconds in which one changed.
 TAU_BUCKET_S = 10
 
 _BYTES_PER_GIB = 1 << 30
@@ -60,10 +60,10 @@ def changes_of(events: Iterable[tuple[str, Mapping[str, str]]]) -> Changes:
         if write is None:
             continue
         try:
-            at = float(fields["at"])
+            at = _finite(fields["at"])
             stamp = {"seq": sequence(entry_id), "at": day(at)}
             write(changes, fields, at, stamp)
-        except (KeyError, ValueError, TypeError, OverflowError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             changes.skipped[f"{fields.get('event')}: {type(error).__name__} {error}"[:120]] += 1
     return changes
 
@@ -89,11 +89,9 @@ def _submitted(changes: Changes, fields: Mapping[str, str], at: float, stamp: Ma
             "gpu": request.get("gpu_milli", 0) / MILLI,
             "storage": request.get("storage_kib", 0) / KIB_PER_GIB,
             "submitted_at": at,
-            "arrival_time": float(fields["arrival"]),
-            "deadline": float(fields["deadline"]),
-            "tau": _number(fields.get("tau")),
-            "predicted_runtime": _number(fields.get("predicted")),
-            "parameters_version": int(fields.get("parameters") or 0),
+            "arrival_time": _finite(fields["arrival"]),
+            "deadline": _finite(fields["deadline"]),
+            **_foretold(fields),
             # An id that is used again has its new life here; the results of the old one stay in RESULTS.
             "state": "submitted",
             "attempt": 0,
@@ -116,6 +114,8 @@ def _waiting(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapp
 def _placed(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapping[str, Any]) -> None:
     attempt, node = int(fields["attempt"]), fields["node"]
     features = _features(fields.get("features"))
+    # One that is placed again where it was (a node that restarts) keeps what was foretold; its end tells.
+    foretold = _foretold(fields) if "parameters" in fields else {}
     changes.set(
         TASKS,
         fields["id"],
@@ -131,6 +131,7 @@ def _placed(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mappi
             "placed_at": at,
             "features": features,
             "load_at_start": features[3] if features else None,
+            **foretold,
             # A restarted node may have an attempt of the same number placed again.
             "claimed_at": None,
             "finished_at": None,
@@ -156,8 +157,7 @@ def _finished(changes: Changes, fields: Mapping[str, str], at: float, stamp: Map
         }
         changes.set(TASKS, fields["id"], {**ended, **stamp})
     if result["actual_start"] is not None:
-        prediction = {name: result[name] for name in ("predicted_runtime", "parameters_version")}
-        ended = {"outcome": result["outcome"], "finished_at": at, **prediction, **stamp}
+        ended = {"outcome": result["outcome"], "finished_at": at, **_foretold(fields), **stamp}
         changes.set(ASSIGNMENTS, assignment_id(fields), ended)
     # The arrival tells the lives of an id that is used again apart; the attempts of the later one may begin at 1.
     kind = "" if result["actual_start"] is not None else "/end"
@@ -189,8 +189,8 @@ def _result(fields: Mapping[str, str], at: float) -> dict[str, Any]:
         "task_type": fields["type"],
         "outcome": fields["outcome"],
         "final": fields.get("final") == "1",
-        "arrival_time": float(fields["arrival"]),
-        "deadline": float(fields["deadline"]),
+        "arrival_time": _finite(fields["arrival"]),
+        "deadline": _finite(fields["deadline"]),
         "actual_start": started,
         "actual_finish": at,
         "actual_runtime": runtime,
@@ -202,11 +202,18 @@ def _result(fields: Mapping[str, str], at: float) -> dict[str, Any]:
         "storage": float(fields.get("storage") or 0) / KIB_PER_GIB,
         "load_at_start": features[3] if features else None,
         "overload_time": _number(fields.get("overload_s")),
+        "features": features,
+        **_foretold(fields),
+        "family": fields.get("family", ""),
+    }
+
+
+def _foretold(fields: Mapping[str, str]) -> dict[str, Any]:
+    """What the decision went by: tau at submission, E (both in seconds), the parameters' version (0: the defaults)."""
+    return {
         "tau": _number(fields.get("tau")),
         "predicted_runtime": _number(fields.get("predicted")),
-        "features": features,
         "parameters_version": int(fields.get("parameters") or 0),
-        "family": fields.get("family", ""),
     }
 
 
@@ -215,13 +222,16 @@ def _tau(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapping[
     sample = {
         "task_type": kind,
         "time": at,
-        "tau": float(fields["tau_new"]),
+        "tau": _finite(fields["tau_new"]),
         "runtime": _number(fields.get("runtime")),
         "variance": _number(fields.get("tau_variance")),
         "samples": int(fields.get("tau_samples") or 0),
         **stamp,
     }
-    changes.set(TAU_HISTORY, f"{kind}/{int(at // TAU_BUCKET_S)}", sample)
+    # What was set by hand stands beside what was learned in the same seconds.
+    learned = sample["runtime"] is not None
+    place = str(int(at // TAU_BUCKET_S)) if learned else f"hand/{round(at * 1000)}"
+    changes.set(TAU_HISTORY, f"{kind}/{place}", sample)
 
 
 def _registered(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapping[str, Any]) -> None:
@@ -285,6 +295,13 @@ _WRITERS = {
     **dict.fromkeys(("up", "draining", "down", "stale", "lost"), _node_state),
     "parameters": _parameters,
 }
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def _number(text: str | None) -> float | None:

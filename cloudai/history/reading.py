@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudai.history.records import Features, TaskHistory
+from cloudai.history.records import Features, PublishedParameters, TaskHistory, TauSample
 from cloudai.history.task_types import normalised_type
 
 R = TypeVar("R")
@@ -63,6 +63,26 @@ def read_task(document: Mapping[str, Any]) -> TaskHistory:
         features=_features(document.get("features")),
         parameters_version=_whole(document, "parameters_version", default=0),
         family=_text(document, "family", empty=True, default=""),
+    )
+
+
+def read_tau(document: Mapping[str, Any]) -> TauSample:
+    """One document of TAU_HISTORY. Raises Unreadable."""
+    return TauSample(
+        task_type=_text(document, "task_type"),
+        at=required(document, "time"),
+        tau=required(document, "tau"),
+        runtime=optional(document, "runtime"),
+    )
+
+
+def read_parameters(document: Mapping[str, Any]) -> PublishedParameters:
+    """One document of PARAMETERS. Raises Unreadable."""
+    return PublishedParameters(
+        version=_whole(document, "version"),
+        json=_text(document, "json"),
+        source=_text(document, "source", empty=True, default=""),
+        at=required(document, "published_at"),
     )
 
 

@@ -26,7 +26,7 @@ from cloudai.state.events import Unrecorded
 logger = logging.getLogger(__name__)
 
 #: Events that one batch reads.
-BATCH = 2000
+BATCH = 5000
 #: A call stops after the batch in which it has worked so long, seconds; the next call goes on.
 CALL_S = 5.0
 #: Between two attempts to reach a history that was away, seconds.
@@ -90,11 +90,12 @@ class Recorder:
                 self._sample(changes)
                 refused = self._store.write(changes) if changes.documents else Counter[str]()
                 self._prune(batch.now)
+                if self._away_since is not None and not changes.documents:
+                    self._store.ping()
             except HistoryError as error:
                 self._is_away(error, batch)
                 return Recorded(events, results, batch.waiting, lost, dict(skipped), self._problem)
-            if changes.documents:
-                self._is_back(batch)
+            self._is_back(batch)
             # Somebody else may have moved on with the same events: then they have said what there is to say.
             if batch.events and self._deployment.events.recorded(batch):
                 events += len(batch.events)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from cloudai.history.collections import (
     ASSIGNMENTS,
@@ -23,7 +23,7 @@ from cloudai.history.collections import (
 )
 from cloudai.history.connection import Connection, Document
 from cloudai.history.documents import Changes, day, parameters_id
-from cloudai.history.reading import read_all, read_task, stratified
+from cloudai.history.reading import read_all, read_parameters, read_task, read_tau, required, stratified
 from cloudai.history.records import PublishedParameters, Reading, TaskHistory, TauSample, WorkerStats
 from cloudai.history.retention import make_indexes, prune
 from cloudai.history.worker_window import RESULT_FIELDS, SAMPLE_BUCKET_S, workers_over_window
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Attempts that worker_stats sums up at most; with more in the window it looks at the newest part of it.
 STATS_RECORDS = 100_000
+
+T = TypeVar("T")
 
 _TYPES = [str(kind) for kind in TASK_TYPES]
 
@@ -168,7 +170,7 @@ class HistoryStore:
             )
             capped = len(results) > STATS_RECORDS
             if capped:
-                since = float(results.pop()["actual_finish"])
+                since = required(results.pop(), "actual_finish")
             reach = {"$gte": since - SAMPLE_BUCKET_S, "$lt": until + SAMPLE_BUCKET_S}
             samples = list(database[WORKER_STATS].find({"time": reach}))
             registry = list(database[WORKER_REGISTRY].find())
@@ -178,19 +180,17 @@ class HistoryStore:
     def epochs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Documents of the latest epochs, newest first; `at` is epoch seconds again."""
         with self._connection.database("to read the epochs") as database:
-            found = list(database[GA_EPOCHS].find().sort("time", -1).limit(limit))
-        return [{**document, "_id": str(document["_id"]), "at": document.pop("time")} for document in found]
+            found = list(database[GA_EPOCHS].find({"time": {"$gte": 0}}).sort("time", -1).limit(limit))
+        for document in found:
+            document.update(_id=str(document["_id"]), at=document.pop("time"))
+        return found
 
     def parameters(self, limit: int = 20) -> list[PublishedParameters]:
         """Parameters that were put in force, newest first."""
         with self._connection.database("to read the parameters' history") as database:
-            found = list(database[PARAMETERS].find().sort("published_at", -1).limit(limit))
-        return [
-            PublishedParameters(
-                int(document["version"]), document["json"], document["source"], document["published_at"]
-            )
-            for document in found
-        ]
+            query: Document = {"published_at": {"$gte": 0}}
+            found = list(database[PARAMETERS].find(query).sort("published_at", -1).limit(limit))
+        return self._readable(PARAMETERS, found, read_parameters)
 
     def tau_history(
         self, since: float, until: float, *, task_types: Sequence[str] = (), limit: int = 10_000
@@ -201,7 +201,7 @@ class HistoryStore:
             query["task_type"] = {"$in": list(task_types)}
         with self._connection.database("to read tau's history") as database:
             found = list(database[TAU_HISTORY].find(query).sort("time", -1).limit(limit))
-        return [TauSample(d["task_type"], d["time"], d["tau"], d.get("runtime")) for d in reversed(found)]
+        return self._readable(TAU_HISTORY, reversed(found), read_tau)
 
     # --- migration
 
@@ -218,9 +218,18 @@ class HistoryStore:
             found = database[TASKS].find_one({"_id": task_id})
             if found is None:
                 return None
+            # Their ids begin with the task's and a slash; "0" is the next character behind it.
+            attempts: Document = {"_id": {"$gte": f"{task_id}/", "$lt": f"{task_id}0"}, "task_id": task_id}
             for key, collection in (("assignments", ASSIGNMENTS), ("results", RESULTS)):
-                found[key] = list(database[collection].find({"task_id": task_id}).sort("attempt", 1))
+                found[key] = list(database[collection].find(attempts).sort("attempt", 1))
         return found
+
+    def _readable(self, collection: str, found: Iterable[Document], read: Callable[[Document], T]) -> list[T]:
+        skipped: Counter[str] = Counter()
+        records = read_all(found, read, skipped)
+        for reason, count in skipped.items():
+            logger.warning("history-unreadable collection=%s documents=%d: %s", collection, count, reason)
+        return records
 
 
 def _plain(value: Any) -> Any:

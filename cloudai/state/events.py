@@ -45,7 +45,7 @@ class EventStream:
         now, position, dropped, waiting, entries = self._scripts.unrecorded.run(
             self._client, self._keys.prefix, limit
         )
-        events = tuple((entry_id.decode(), _fields(flat)) for entry_id, flat in entries)
+        events = tuple((entry_id.decode(), _fields(flat)) for entry_id, flat in entries or ())
         return Unrecorded(float(now), position.decode(), int(dropped), int(waiting), events)
 
     def recorded(self, batch: Unrecorded, *, keep: int = KEEP_RECORDED) -> bool:

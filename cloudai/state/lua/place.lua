@@ -76,7 +76,7 @@ local function place(short, request, message, decision)
     if candidate then
       local node, features = candidate[1], candidate[2]
       write('state', 'placed', 'node', node, 'attempt', attempt, 'devices', devices, 'placed', NOW, 'features', features)
-      ring(id, node, attempt, features)
+      ring(id, node, attempt, features, unpack(extra))
       count_decision(fallback)
       -- Mostly this placement is all that has changed in the fleet since the caller looked.
       if version == since + 1 then

@@ -148,20 +148,21 @@ local function reserve_first(id, need, candidates)
   return nil
 end
 
--- The doorbell of a task whose entry says that it is placed.
-local function ring(id, name, attempt, features)
+-- The doorbell of a task whose entry says that it is placed. What follows goes into its event.
+local function ring(id, name, attempt, features, ...)
   redis.call('SADD', node_key(name) .. ':tasks', id)
   redis.call('LPUSH', name .. '.dq2', id)
-  event('placed', id, 'node', name, 'attempt', attempt, 'features', features)
+  event('placed', id, 'node', name, 'attempt', attempt, 'features', features, ...)
 end
 
--- Place a known task on the first candidate that still fits; returns the node's name or nil. What follows goes into its entry.
+-- Place a known task on the first candidate that still fits; returns the node's name or nil. What follows goes into its entry
+-- and its event.
 local function try_place(id, need, candidates, attempt, ...)
   local candidate, devices = reserve_first(id, need, candidates)
   if not candidate then return nil end
   redis.call('HSET', task_key(id), 'state', 'placed', 'node', candidate[1], 'attempt', attempt, 'devices', devices,
              'placed', NOW, 'features', candidate[2], ...)
-  ring(id, candidate[1], attempt, candidate[2])
+  ring(id, candidate[1], attempt, candidate[2], ...)
   return candidate[1]
 end
 
@@ -215,12 +216,14 @@ end
 -- each candidate. Returns the node, '' (nothing fitted) or 'gone' (it waits no longer).
 local function place_proposal(proposal, record, ttl)
   local id, fallback, offered = proposal[1], proposal[2], proposal[5]
-  local v = redis.call('HMGET', task_key(id), 'state', 'cpu', 'memory', 'gpu', 'storage', 'attempt', 'shape', 'hold')
+  local v = redis.call('HMGET', task_key(id), 'state', 'cpu', 'memory', 'gpu', 'storage', 'attempt', 'shape', 'hold', 'tau')
   if v[1] ~= 'waiting' or not redis.call('ZSCORE', P .. 'waiting', id) then return 'gone' end
   local candidates = {}
   for i = 1, #offered, 2 do candidates[#candidates + 1] = {offered[i], offered[i + 1]} end
   local need = {tonumber(v[2]), tonumber(v[3]), tonumber(v[4]), tonumber(v[5])}
-  local node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1, 'predicted', proposal[3], 'parameters', proposal[4])
+  local foretold = {'predicted', proposal[3], 'parameters', proposal[4]}
+  if v[9] then foretold[5], foretold[6] = 'tau', v[9] end
+  local node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1, unpack(foretold))
   if not node then return '' end
   count_decision(fallback)
   if v[8] then drop_hold(id) end
