@@ -105,7 +105,7 @@ class Jobs:
     ) -> None:
         """Submit a task, run it, end it."""
         claim = self.run(task_id, node, **fields)
-        self.lab.ledger.finish(task_id, claim.attempt, outcome, runtime_s=runtime_s, learning_rate=0.2)
+        self.lab.ledger.finish(task_id, claim.attempt, outcome, runtime_s=runtime_s)
 
     def record(self) -> None:
         """Record everything; there must be no problem."""

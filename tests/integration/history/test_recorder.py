@@ -34,7 +34,7 @@ def test_a_task_from_submission_to_result(jobs: Jobs, database):
     before = lab.now()
     claim = jobs.run("t1", cpu=2000, memory=4096, sla_s=1000.0)
     lab.ledger.finish(
-        "t1", claim.attempt, "succeeded", runtime_s=2.5, learning_rate=0.2, started=before + 0.125,
+        "t1", claim.attempt, "succeeded", runtime_s=2.5, started=before + 0.125,
         usage={"cpu_seconds": 3.0, "peak_memory": 1 << 28, "overload_s": 0.75},
     )  # fmt: skip
     jobs.record()
