@@ -1,4 +1,4 @@
-"""A history of its own for each test: a database on the embedded store, or on the server that CLOUDAI_TEST_MONGO_URL names.
+"""A history of its own for each test: a database on the embedded store, or on the server of CLOUDAI_TEST_MONGO_URL.
 
 That server must be reachable without TLS, because a door stands before it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from pymongo.uri_parser import parse_uri
 from cloudai.deployment import Deployment
 from cloudai.embedded import EmbeddedMongo
 from cloudai.history.documents import changes_of
-from cloudai.history.recorder import Recorder
+from cloudai.history.recorder import Recorded, Recorder
 from cloudai.history.store import HistoryStore
 from cloudai.state.ledger import Claim
 
@@ -111,6 +112,14 @@ class Jobs:
         """Record everything; there must be no problem."""
         recorded = self.recorder.record_once()
         assert (recorded.problem, recorded.behind, recorded.skipped) == ("", 0, {})
+
+    def catch_up(self, recorder: Recorder | None = None) -> Recorded:
+        """Record once the driver has noticed that the history is back; what the call did in which it had."""
+        recorder = recorder or self.recorder
+        deadline = time.monotonic() + 60
+        while (recorded := recorder.record_once()).problem:
+            assert time.monotonic() < deadline, recorded.problem
+        return recorded
 
     def write_unrecorded(self) -> Counter[str]:
         """Write what is in the stream and die before the stream knows."""

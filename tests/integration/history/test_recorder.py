@@ -287,7 +287,7 @@ def test_a_history_that_is_away_costs_nothing_and_is_caught_up(jobs: Jobs, door,
     assert caplog.text.count("history-away") == 1
     door.open()
     with caplog.at_level(logging.WARNING):
-        jobs.record()
+        jobs.catch_up()
     assert caplog.text.count("history-back") == 1
     assert len(jobs.store.task_history(*FOREVER, 10).records) == 2
 
@@ -299,8 +299,8 @@ def test_a_history_that_is_back_is_told_even_where_nothing_happened_meanwhile(jo
     assert jobs.recorder.record_once().problem
     # Another recorder was faster.
     door.open()
-    assert jobs.new_recorder().record_once().results == 1
-    assert jobs.recorder.record_once().problem == ""
+    assert jobs.catch_up(jobs.new_recorder()).results == 1
+    assert jobs.recorder.record_once() == module.Recorded()
 
 
 def test_an_attempt_to_reach_it_is_not_made_at_every_call(jobs: Jobs, door):
@@ -321,7 +321,7 @@ def test_a_history_that_lets_nobody_write_is_said_so(jobs: Jobs, door):
     assert "readWrite" in recorded.problem
     assert recorded.behind == 5
     door.open()
-    jobs.record()
+    assert jobs.catch_up().results == 1
 
 
 def test_a_history_that_goes_away_between_two_collections_is_written_again(jobs: Jobs, door, monkeypatch, database):

@@ -12,7 +12,8 @@ from cloudai.history.documents import changes_of, sequence
 SUBMITTED = {
     "event": "submitted", "id": "t", "at": "100.0", "name": "jobs.work", "type": "mixed",
     "request": json.dumps({"cpu_milli": 500, "memory_kib": 1 << 19, "gpu_milli": 1000, "storage_kib": 1 << 20}),
-    "arrival": "100.0", "deadline": "120.0", "tau": "10", "parameters": "4", "predicted": "11.5", "family": "f", "user": "u",
+    "arrival": "100.0", "deadline": "120.0", "tau": "10", "parameters": "4", "predicted": "11.5",
+    "family": "f", "user": "u",
 }  # fmt: skip
 FINISHED = {
     "event": "finished", "id": "t", "at": "110.0", "node": "n", "attempt": "1", "outcome": "succeeded", "final": "1",
