@@ -224,7 +224,7 @@ class HistoryStore:
                 found[key] = list(database[collection].find(attempts).sort("attempt", 1))
         return found
 
-    def _readable(self, collection: str, found: Iterable[Document], read: Callable[[Document], T]) -> list[T]:
+    def _readable(self, collection: str, found: Iterable[Document], read: Callable[[Mapping[str, Any]], T]) -> list[T]:
         skipped: Counter[str] = Counter()
         records = read_all(found, read, skipped)
         for reason, count in skipped.items():
