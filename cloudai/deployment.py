@@ -16,6 +16,7 @@ from cloudai.names import Keys
 from cloudai.placing import Placing
 from cloudai.scheduling.learning import LearningRule
 from cloudai.settings import Settings
+from cloudai.state.epochs import Epochs
 from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
 from cloudai.state.ledger import Ledger, Placement, Submission
@@ -102,6 +103,11 @@ class Deployment:
     def events(self) -> EventStream:
         """What the recorder reads."""
         return EventStream(self.client, self.keys, self.scripts)
+
+    @cached_property
+    def epochs(self) -> Epochs:
+        """The optimiser's epochs."""
+        return Epochs(self.client, self.keys, self.scripts)
 
     @cached_property
     def sweep(self) -> Sweep:

@@ -29,6 +29,9 @@ EXPIRED = "expired"
 LOST = "lost"
 FINAL_STATES = frozenset({SUCCEEDED, FAILED, CANCELLED, TIMED_OUT, EXPIRED, LOST})
 
+#: Celery task that runs an epoch of the optimiser, in the control process.
+EPOCH_TASK = "cloudai.epoch"
+
 #: Suffix of Celery's own per-worker queue (`worker_direct`), the node's list of doorbells.
 _DIRECT_SUFFIX = ".dq2"
 
@@ -36,6 +39,11 @@ _DIRECT_SUFFIX = ".dq2"
 def node_queue(node: str) -> str:
     """The Celery queue of one node, as `celery.utils.nodenames.worker_direct` names it."""
     return node + _DIRECT_SUFFIX
+
+
+def control_queue(namespace: str) -> str:
+    """The Celery queue that a deployment's control process consumes."""
+    return f"{namespace}.control"
 
 
 def queue_node(queue: str) -> str:
@@ -144,6 +152,16 @@ class Keys:
         return f"{self.prefix}recorder"
 
     @property
+    def epoch(self) -> str:
+        """Hash: who runs an epoch of the optimiser (fields: state/epochs.py)."""
+        return f"{self.prefix}epoch"
+
+    @property
+    def epochs(self) -> str:
+        """List: reports of the latest epochs as JSON, newest first."""
+        return f"{self.prefix}epochs"
+
+    @property
     def dead_letters(self) -> str:
         """List: frames that no node could read."""
         return f"{self.prefix}dead-letters"
@@ -179,5 +197,7 @@ PERMANENT_KEYS: dict[str, str] = {
     "sweep": "one value",
     "events": "trimmed behind the recorder, and to limits.events_maxlen",
     "recorder": "one value",
+    "epoch": "one value",
+    "epochs": "trimmed to a fixed length",
     "dead-letters": "trimmed to a fixed length",
 }

@@ -51,6 +51,8 @@ class WatchState:
 
     #: SHA-256 of the content that was looked at last; for a file that cannot be read, the reason.
     looked_at: str = ""
+    #: What is wrong with the file as it is now; "": nothing. Whoever exports must not write over it then.
+    refused: str = ""
 
 
 def load(path: Path | str) -> GAParams:
@@ -99,10 +101,12 @@ def publish_if_changed(path: Path | str, store: Store, state: WatchState) -> int
         if path.exists() and reason != state.looked_at:
             logger.error("parameters-file-refused file=%s: the ones in force stay. %s", path, reason)
         state.looked_at = reason
+        state.refused = reason if path.exists() else ""
         return None
     digest = _digest(content)
     if digest == state.looked_at:
         return None
+    state.refused = ""
     if digest in _remembered(path):
         state.looked_at = digest
         return None
@@ -111,6 +115,7 @@ def publish_if_changed(path: Path | str, store: Store, state: WatchState) -> int
     except InvalidParameters as refusal:
         logger.error("parameters-file-refused file=%s: the ones in force stay. %s", path, refusal)
         state.looked_at = digest
+        state.refused = str(refusal)
         return None
     # The file that the package ships says nothing of what its owner wants: it must not undo what was learned.
     if not state.looked_at and not differences(GAParams(), parameters):
@@ -119,6 +124,15 @@ def publish_if_changed(path: Path | str, store: Store, state: WatchState) -> int
     version = _publish(path, store, parameters)
     state.looked_at = digest
     return version
+
+
+def has_unseen_change(path: Path | str, state: WatchState) -> bool:
+    """Whether the file holds what this watcher has not looked at: an export now would wipe out somebody's change."""
+    try:
+        digest = _digest(Path(path).read_bytes())
+    except OSError:
+        return False
+    return digest != state.looked_at and digest not in _remembered(Path(path))
 
 
 def _publish(path: Path, store: Store, parameters: GAParams) -> int | None:

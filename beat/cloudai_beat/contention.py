@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LinearRegression
 
 from cloudai_beat.columns import TYPES, Columns, FloatArray
 
@@ -49,6 +48,9 @@ def fit_theta(columns: Columns, prior: Sequence[float]) -> ThetaFit:
 
     A feature that never varies within a pair (no GPU task, say) keeps its prior.
     """
+    # A second to import, which commands that only look at epochs need not wait for.
+    from sklearn.linear_model import LinearRegression
+
     known = np.asarray(prior, dtype=np.float64)
     usable = columns.success & np.isfinite(columns.features).all(axis=1)
     counts = columns.table(where=usable).ravel()

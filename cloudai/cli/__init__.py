@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 import cloudai as package
-from cloudai.cli.lazy_group import LazyCommand, LazyGroup
+from cloudai.cli.lazy_group import ENTRY_POINT, LazyCommand, LazyGroup
 
 _COMMANDS = {
     "init": LazyCommand("cloudai.cli.init:init", "Write a commented cloudai.toml."),
@@ -33,6 +33,7 @@ _COMMANDS = {
     "drain": LazyCommand("cloudai.cli.drain:drain", "Let a node finish what runs and take nothing new."),
     "tau": LazyCommand("cloudai.cli.tau:tau", "Show or set the learned runtimes."),
     "params": LazyCommand("cloudai.cli.params:params", "Show, load, export or compare the parameters."),
+    "epoch": LazyCommand(ENTRY_POINT, "Run the optimiser's epoch now, or show what the latest did.", extra="beat"),
 }
 
 

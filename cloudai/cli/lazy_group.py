@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,17 @@ from cloudai.cli.telling import telling_errors
 _OWN = ("cloudai", "cloudai_workers", "cloudai_beat")
 
 
+#: Path of a command that is found by the entry point of its name in the group COMMANDS.
+ENTRY_POINT = "entry-point:"
+#: Group of the entry points of commands that this package must not import.
+COMMANDS = "cloudai.commands"
+
+
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
     """Where a command is, and what `--help` says of it before it is loaded."""
 
-    #: "module:attribute".
+    #: "module:attribute", or ENTRY_POINT for a command that another package of the distribution brings.
     path: str
     #: One line.
     summary: str
@@ -47,12 +54,10 @@ class LazyGroup(click.Group):
         entry = self.commands_table.get(cmd_name)
         if entry is None:
             return None
-        module_name, _, attribute = entry.path.partition(":")
         try:
-            module = importlib.import_module(module_name)
+            command: click.Command = _load(cmd_name, entry.path)
         except ImportError as error:
             raise click.ClickException(_what_is_missing(cmd_name, entry, error)) from error
-        command: click.Command = getattr(module, attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,6 +74,15 @@ class LazyGroup(click.Group):
         """As click's; errors of the command are told, and end the program with their exit code."""
         with telling_errors(ctx, [*ctx._protected_args, *ctx.args]):
             return super().invoke(ctx)
+
+
+def _load(name: str, path: str) -> Any:
+    if path != ENTRY_POINT:
+        module_name, _, attribute = path.partition(":")
+        return getattr(importlib.import_module(module_name), attribute)
+    for found in importlib.metadata.entry_points(group=COMMANDS, name=name):
+        return found.load()
+    raise ImportError(f"no entry point {name} in the group {COMMANDS}: install the package again")
 
 
 def _what_is_missing(name: str, entry: LazyCommand, error: ImportError) -> str:

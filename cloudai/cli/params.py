@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cloudai.cli.output import (
     print_table,
 )
 from cloudai.deployment import Deployment
+from cloudai.history.records import PublishedParameters
 from cloudai.parameters_file import load as load_file
 from cloudai.parameters_file import save as save_file
 from cloudai.scheduling.errors import InvalidParameters
@@ -41,7 +42,7 @@ _GROUPS = {
 
 @click.group()
 def params() -> None:
-    """Show, load, export or compare the parameters of the score."""
+    """Show, load, export or compare the parameters of the score, and their history."""
 
 
 @params.command()
@@ -113,6 +114,49 @@ def diff(ctx: click.Context, file: Path, as_json: bool) -> None:
         print_json({"in_force": before.version, "changes": changes})
     else:
         _print_changes(changes)
+
+
+@params.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Versions, newest first.")
+@json_option
+@click.pass_context
+def history(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """The versions that were put in force, and what each changed. From the history in MongoDB."""
+    from cloudai.history.store import HistoryStore
+
+    with HistoryStore.from_settings(deployment(ctx).settings) as store:
+        # One more, for the oldest to be compared with.
+        versions = _versions(store.parameters(limit + 1))[:limit]
+    if as_json:
+        print_json({"versions": versions})
+        return
+    print_table(
+        ["*at", ">version", "*source", "what changed"],
+        [
+            [moment(version["at"]), str(version["version"]), version["source"], _shortened(version["changes"])]
+            for version in versions
+        ],
+    )
+    if not versions:
+        line("No version is recorded. The control process records them; see docs/optimiser.md.")
+
+
+def _versions(published: Sequence[PublishedParameters]) -> list[dict[str, Any]]:
+    """Each version with what it changed of the one before; one that cannot be read has no changes."""
+    rows = []
+    for i, one in enumerate(published):
+        before = published[i + 1].json if i + 1 < len(published) else GAParams().to_json()
+        try:
+            changes = differences(GAParams.from_json(before), GAParams.from_json(one.json), _MOST_LINES)
+        except InvalidParameters as error:
+            changes = [f"cannot be read: {error}"]
+        rows.append({"version": one.version, "source": one.source, "at": one.at, "changes": changes})
+    return rows
+
+
+def _shortened(changes: Sequence[str]) -> str:
+    more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return "; ".join(changes[:3]) + more
 
 
 def _in_force(state: Deployment) -> tuple[GAParams, str, float | None]:

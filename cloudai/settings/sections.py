@@ -329,3 +329,8 @@ class OptimiserSettings(Section):
     history_days: float = Field(
         30.0, gt=0, le=3650, description="How long the history is kept, days."
     )
+    state_dir: str = Field(
+        "",
+        description="Folder of the control process: ga_output.json and beat's schedule. Empty: the platform's state "
+        "folder.",
+    )

@@ -19,8 +19,10 @@ from cloudai.state.link import link_of
 #: Scripts by name, with what Redis is told of each. `allow-oom`: it frees memory, or moves work that was accepted, so a
 #: full memory must not stop it. Without a flag, Redis refuses the script whole when its memory is full.
 _FLAGS = {
+    "begin_epoch": "allow-oom",
     "cancel": "allow-oom",
     "claim": "allow-oom",
+    "end_epoch": "allow-oom",
     "finish": "allow-oom",
     "heartbeat": "allow-oom",
     "hold": "allow-oom",
@@ -98,8 +100,10 @@ class Scripts:
             body = (folder / f"{name}.lua").read_text(encoding="utf-8")
             setattr(self, name, Script(name, f"#!lua flags={flags}\n{shared.before(body)}\n\n{body}"))
 
+    begin_epoch: Script
     cancel: Script
     claim: Script
+    end_epoch: Script
     finish: Script
     heartbeat: Script
     hold: Script
