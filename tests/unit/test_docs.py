@@ -97,9 +97,8 @@ def test_event_names_of_the_operating_page_are_logged() -> None:
     page = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
     table = page.partition("## Logs")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    sources = "".join(
-        path.read_text(encoding="utf-8") for top in ("cloudai", "workers", "beat") for path in (ROOT / top).rglob("*.py")
-    )
+    tops = ("cloudai", "workers", "beat")
+    sources = "".join(path.read_text(encoding="utf-8") for top in tops for path in (ROOT / top).rglob("*.py"))
     events = [name.split()[0] for row in rows for name in _SPAN.findall(row)]
     assert events
     for event in events:
