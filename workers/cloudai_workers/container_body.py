@@ -40,7 +40,7 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     key = (job.task_id, job.attempt)
     with running(key) as handle:
         jobs.on_stop(lambda: handle.stop("revoked"))
-        node.keeper.wait_valid(handle)
+        node.will_run_job(handle)
         try:
             result = node.runner.run(job, handle)
         except ContainerError as error:

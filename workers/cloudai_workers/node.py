@@ -33,6 +33,7 @@ from cloudai.state.ledger import Claim
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.fence import Hearing
+from cloudai_workers.guard import Guard
 from cloudai_workers.holding import Holding
 from cloudai_workers.keeper import LeaseKeeper
 from cloudai_workers.lease import Lease, now_s
@@ -40,8 +41,9 @@ from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.overload import OverloadClock
 from cloudai_workers.pool import NodePool
 from cloudai_workers.runner_choice import make_runner
-from cloudai_workers.runners.base import Runner
+from cloudai_workers.runners.base import Runner, StopHandle
 from cloudai_workers.running import running_jobs, supersede
+from cloudai_workers.tenancy import Tenancy
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +87,24 @@ class Node:
             reported=self.holding.drop,
         )
         self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
+        namespace = self.deployment.keys.namespace
+        self._tenancy = Tenancy(self.work_dir, namespace, self.incarnation)
+        self._guard = Guard(
+            {
+                "node": name,
+                "namespace": namespace,
+                "incarnation": self.incarnation,
+                "folder": str(self.work_dir.resolve()),
+                "runner": self.settings.runner,
+                "engine": self.settings.docker_url,
+                "pauses": self.settings.on_disconnect == "pause",
+            }
+        )
         self.keeper = LeaseKeeper(
             Lease(self.settings.lease_s, self.settings.lease_margin_s),
             self.runner,
             jobs=running_jobs,
-            tenant=lambda: True,
+            tenant=self._tenancy.holds,
             pauses=self.settings.on_disconnect == "pause",
         )
         self.capacity: Capacity | None = None
@@ -129,8 +144,7 @@ class Node:
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
         self._register()
-        if problem is None:
-            self._end_leftovers()
+        self._watch_over(problem is None)
         _current = self
         self.hearing.heard()
         self.keeper.start()
@@ -142,6 +156,26 @@ class Node:
             len(self.capacity.gpus), self.capacity.slots, self.runner.name, dict(self.settings.labels),
         )  # fmt: skip
         self.clerk.dispatch()
+
+    def _watch_over(self, can_run: bool) -> None:
+        """Take over what an earlier incarnation left on this machine, and have it guarded."""
+        try:
+            self._tenancy.take()
+        except OSError as error:
+            logger.warning(
+                "guardian-missing node=%s: its folder cannot be written, so if this worker is killed, its containers "
+                "run on until the node starts again (%s)", self.name, error,
+            )  # fmt: skip
+        else:
+            self._guard.start()
+            self._guard.renewed(self.keeper.lease)
+        if can_run:
+            self._end_leftovers()
+
+    def will_run_job(self, control: StopHandle) -> None:
+        """A container job is about to start: returns when it may, or when it is stopped."""
+        self._guard.used()
+        self.keeper.wait_valid(control)
 
     def _end_leftovers(self) -> None:
         """Stop the jobs of an earlier incarnation: their tasks have been placed again, with a later attempt."""
@@ -242,6 +276,7 @@ class Node:
             self.deployment.fleet.sign_off(self.name, self.incarnation)
         except RedisError as error:
             logger.warning("sign-off-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
+        self._guard.close()
         _current = None
         logger.info("node-left node=%s", self.name)
 
@@ -291,6 +326,7 @@ class Node:
         lapsed = self.hearing.heard()
         if beat.status in ("ok", "returned"):
             self.keeper.renewed(sent)
+            self._guard.renewed(self.keeper.lease)
         if beat.status == "superseded":
             logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
             self._stopping.set()
@@ -322,7 +358,10 @@ class Node:
         """Redis answers again: what the ledger has left to this node goes on, the rest is ended."""
         if now_s() >= self.keeper.lease.pause_at:
             return  # the answer came too late to count for long
-        for key, paused_s in self.keeper.paused().items():
+        paused = self.keeper.paused()
+        if paused:
+            self._guard.settled()  # else it might pause once more what is resumed here
+        for key, paused_s in paused.items():
             if self.deployment.ledger.resume(*key, self.name, paused_s):
                 self.keeper.resume(key)
             else:

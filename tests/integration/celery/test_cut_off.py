@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_a_node_that_is_cut_off_has_paused_before_its_job_runs_elsewhere(
         before = len(lines(witness))
         until(lambda: len(lines(witness)) > before + 5)
         relay.heal()
-        until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "the old attempt is ended", 60)
+        until(lambda: ended(job), "the old attempt is ended", 60)
         gate.touch()
         assert result.get(timeout=60)["attempt"] == 2
         seen = lines(witness)
@@ -93,3 +94,67 @@ def test_a_node_that_is_cut_off_has_paused_before_its_job_runs_elsewhere(
         other.stop()
     finally:
         relay.close()
+
+
+def ended(job: psutil.Process) -> bool:
+    return not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
+
+
+def guardians(cluster: Cluster, node: str) -> list[psutil.Process]:
+    """The guardian processes of a node of this cluster."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        said = " ".join(process.info["cmdline"] or ())
+        if "guardian" in said and f'"{node}@t"' in said and str(cluster.folder) in said:
+            found.append(process)
+    return found
+
+
+def test_a_stopped_worker_s_job_is_paused_by_the_guardian(cluster: Cluster, witness: Path, gate: Path) -> None:
+    stopped = cluster.start("stopped", cpu=1)
+    result = ticking(cluster, witness, gate)
+    job = process(witness)
+    other = cluster.start("other", cpu=1)
+    stopped.signal(signal.SIGSTOP)
+    until(lambda: lines(witness)[-1] != str(job.pid), "the job runs elsewhere", 60)
+    assert job.status() == psutil.STATUS_STOPPED
+    stopped.signal(signal.SIGCONT)
+    until(lambda: ended(job), "the old attempt is ended", 60)
+    gate.touch()
+    assert result.get(timeout=60)["attempt"] == 2
+    seen = lines(witness)
+    assert str(job.pid) not in seen[seen.index(seen[-1]) :]
+    until(lambda: cluster.node_state("stopped") == "up", "the node is back")
+    stopped.stop()
+    other.stop()
+    until(lambda: not guardians(cluster, "stopped"), "its guardian has ended")
+
+
+def test_a_killed_worker_s_job_is_paused_then_ended_by_the_guardian(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
+    killed = cluster.start("killed", cpu=1)
+    result = ticking(cluster, witness, gate)
+    job = process(witness)
+    other = cluster.start("other", cpu=1)
+    assert len(guardians(cluster, "killed")) == 1
+    killed.kill()
+    until(lambda: lines(witness)[-1] != str(job.pid), "the job runs elsewhere", 60)
+    until(lambda: ended(job), "what the worker left is ended", 60)
+    gate.touch()
+    assert result.get(timeout=60)["attempt"] == 2
+    seen = lines(witness)
+    assert str(job.pid) not in seen[seen.index(seen[-1]) :]
+    until(lambda: not guardians(cluster, "killed"), "its guardian has ended")
+    assert not list((cluster.folder / "work" / "killed@t" / "processes").iterdir())
+    assert killed.log.index("guardian-paused") < killed.log.index("guardian-ended")
+    other.stop()
+
+
+def test_a_guardian_that_died_is_started_again(cluster: Cluster) -> None:
+    node = cluster.start("watched", cpu=1)
+    (first,) = guardians(cluster, "watched")
+    first.kill()
+    until(lambda: "guardian-restarted" in node.log)
+    until(lambda: len(guardians(cluster, "watched")) == 1)
+    node.stop()

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cloudai_workers.runners.base import Job
+from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.policy import Admitted
-
-TASK_LABEL = "cloudai.task"
-ATTEMPT_LABEL = "cloudai.attempt"
-NODE_LABEL = "cloudai.node"
-NAMESPACE_LABEL = "cloudai.namespace"
 
 #: Log files per container: while one is written the previous one stays, so that a tail is never empty.
 LOG_FILES = 2

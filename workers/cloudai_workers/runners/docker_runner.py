@@ -23,17 +23,11 @@ from cloudai.containers.errors import EngineUnavailable, ImageNotFound, Refused
 from cloudai.containers.result import ContainerResult
 from cloudai_workers.runners import cgroups
 from cloudai_workers.runners.base import Job, LiveJob, StopHandle, job_name
-from cloudai_workers.runners.container_config import (
-    ATTEMPT_LABEL,
-    LOG_FILES,
-    NAMESPACE_LABEL,
-    NODE_LABEL,
-    TASK_LABEL,
-    container_config,
-)
+from cloudai_workers.runners.container_config import LOG_FILES, container_config
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, create_failure, explanation, is_missing_image
 from cloudai_workers.runners.image_pull import pull_image
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
+from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.log_frames import STDOUT, frames
 from cloudai_workers.runners.policy import NodePolicy, admit
 from cloudai_workers.runners.tails import Tail

@@ -38,6 +38,7 @@ from cloudai_workers.runners.process_state import (
     boot_id,
     drop_oldest,
     folders,
+    signal_job,
     started_ticks,
 )
 from cloudai_workers.runners.watch import Outcome, Watch
@@ -361,18 +362,7 @@ class ProcessRunner:
     # --- from other threads and after a restart
 
     def _signal(self, state: ProcessState, number: int) -> bool:
-        """Signal the whole group of a live job, and what left it as far as the kernel's group tells."""
-        if not alive(state):
-            return False
-        pids: list[int] = []
-        if self._job_groups:
-            pids = cgroups.JobGroup(job_name(state.task_id, state.attempt)).pids()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(state.pid, number)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        return True
+        return signal_job(job_name(state.task_id, state.attempt), state, number)
 
     def _state(self, task_id: str, attempt: int) -> ProcessState | None:
         return JobFolder(self._root / job_name(task_id, attempt)).state()

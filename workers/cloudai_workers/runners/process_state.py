@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+
+from cloudai_workers.runners import cgroups
 
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 _BLOCK = 4096
@@ -107,6 +110,19 @@ def started_ticks(pid: int) -> int | None:
 def alive(state: ProcessState) -> bool:
     """Whether the very process of a state still runs."""
     return state.boot == boot_id() and started_ticks(state.pid) == state.started_ticks
+
+
+def signal_job(name: str, state: ProcessState, number: int) -> bool:
+    """Signal the whole group of a live job, and what left it as far as the kernel's group `name` tells."""
+    if not alive(state):
+        return False
+    pids = cgroups.JobGroup(name).pids()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(state.pid, number)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return True
 
 
 @cache
