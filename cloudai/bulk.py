@@ -24,7 +24,8 @@ from cloudai.errors import ClusterFull
 from cloudai.message_form import FORM_OPTIONS, Call, MessageForm
 from cloudai.scheduling.decision import Decision
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
-from cloudai.scheduling.nodes import NodeState, reserved_share
+from cloudai.scheduling.formula import reserved_share
+from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.reservation import with_reservation
 from cloudai.scheduling.units import MILLI

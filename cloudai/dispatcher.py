@@ -167,7 +167,11 @@ class Dispatcher:
         best = {task.task_id: runtimes[shape_of[task.task_id]] for task in waiting}
         proposals = []
         blocked: set[tuple[str, bool]] = set()
-        for task in dispatch_order(waiting, best, found.now):
+        weights = view.parameters
+        for task in dispatch_order(
+            waiting, best, found.now, margin=weights.order_margin, order_runtime=weights.order_runtime,
+            order_lateness=weights.order_lateness,
+        ):  # fmt: skip
             shape = shape_of[task.task_id]
             # What is held for one task is closed to the others of its shape, so its own turn is looked at apart.
             key = (shape, task.task_id in view.snapshot.held.values())

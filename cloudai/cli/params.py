@@ -37,6 +37,7 @@ _GROUPS = {
     "risk (alpha, beta)": ("alpha", "beta"),
     "affinity (speed, SLA, overload)": ("a1", "a2", "a3"),
     "penalty (SLA, overload, energy)": ("g1", "g2", "g3"),
+    "dispatch order (margin, runtime, lateness)": ("order_margin", "order_runtime", "order_lateness"),
 }
 
 

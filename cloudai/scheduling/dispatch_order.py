@@ -20,6 +20,18 @@ AGED_SHARE = 5
 STARVING_AFTER_S = 60.0
 
 
+def can_make_it(now: float, runtime: float, deadline: float, margin: float) -> bool:
+    """Whether a task that starts now is expected to end by its deadline, with `margin` times its predicted runtime."""
+    return now + margin * runtime <= deadline
+
+
+def urgency(
+    deadline: float, runtime: float, late_s: float, order_runtime: float, order_lateness: float
+) -> float:
+    """The lower goes first: deadline + order_runtime * predicted runtime + order_lateness * predicted lateness."""
+    return deadline + order_runtime * runtime + order_lateness * late_s
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """One task of the waiting set."""
@@ -41,29 +53,38 @@ def dispatch_order(
     *,
     aged_after_s: float = AGED_AFTER_S,
     aged_share: int = AGED_SHARE,
+    margin: float = 1.0,
+    order_runtime: float = 0.0,
+    order_lateness: float = 0.0,
 ) -> list[Waiting]:
     """Order the waiting tasks, the first to be offered capacity first. Deterministic.
 
     `runtimes` has the best predicted runtime of each task by its id, s (missing: 0, so that it can make it
     while its deadline is ahead). First come those with now + runtime <= deadline, earliest deadline first;
-    then the late ones, earliest deadline first.
+    then the late ones, earliest deadline first. That is the order with the default weights; they are the parameters'
+    genes of the dispatch order: `margin` times the runtime has to fit before the deadline, and `urgency` takes the
+    place of the deadline.
 
     Aging: of the late ones, those that have waited `aged_after_s` take every `aged_share`-th place, longest
     waiting first. Where the count of places starts moves with the clock, one place a second, so that the aged
     have the same share of calls that can place one task only: in one second of `aged_share` an aged task
     leads.
     """
-    in_time: list[Waiting] = []
-    late: list[Waiting] = []
+    in_time: list[_Ranked] = []
+    late: list[_Ranked] = []
     aged: list[Waiting] = []
     for task in waiting:
-        if now + runtimes.get(task.task_id, 0.0) <= task.deadline:
-            in_time.append(task)
+        runtime = runtimes.get(task.task_id, 0.0)
+        if can_make_it(now, runtime, task.deadline, margin):
+            in_time.append(_ranked(urgency(task.deadline, runtime, 0.0, order_runtime, order_lateness), task))
         elif now - task.waiting_since >= aged_after_s:
             aged.append(task)
         else:
-            late.append(task)
-    ordinary = sorted(in_time, key=_urgency) + sorted(late, key=_urgency)
+            late_s = max(0.0, now + runtime - task.deadline)
+            late.append(_ranked(urgency(task.deadline, runtime, late_s, order_runtime, order_lateness), task))
+    in_time.sort()
+    late.sort()
+    ordinary = [ranked[-1] for ranked in (*in_time, *late)]
     aged.sort(key=_age)
     return _interleaved(ordinary, aged, floor(now), aged_share)
 
@@ -92,8 +113,12 @@ def _interleaved(ordinary: list[Waiting], aged: list[Waiting], start: int, share
     return order
 
 
-def _urgency(task: Waiting) -> tuple[int, int, float, float, str]:
-    return floor(task.deadline), task.priority, task.deadline, task.waiting_since, task.task_id
+#: What orders two tasks, and the task; ids differ, so that tasks themselves are never compared.
+_Ranked = tuple[int, int, float, float, str, Waiting]
+
+
+def _ranked(key: float, task: Waiting) -> _Ranked:
+    return floor(key), task.priority, key, task.waiting_since, task.task_id, task
 
 
 def _age(task: Waiting) -> tuple[float, int, str]:

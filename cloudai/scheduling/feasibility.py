@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cloudai.scheduling.formula import gpu_fits
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.snapshot import BoolArray, FleetSnapshot, FloatArray
@@ -185,9 +186,8 @@ def _mark(codes: CodeArray, refused: BoolArray, reason: Reason) -> None:
 
 
 def _too_little_gpu(task: TaskRequest, snapshot: FleetSnapshot) -> BoolArray:
-    if task.resources.gpu_milli < MILLI:
-        return snapshot.largest_gpu_share < task.resources.gpu
-    return snapshot.whole_gpus < task.resources.gpu
+    fits: BoolArray = gpu_fits(task.resources.gpu_milli, snapshot.largest_gpu_share, snapshot.whole_gpus)
+    return ~fits
 
 
 def _target_mask(target: str, snapshot: FleetSnapshot) -> BoolArray:

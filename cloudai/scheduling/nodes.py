@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan
 
+from cloudai.scheduling.formula import reserved_share
 from cloudai.scheduling.units import MILLI
 
 
@@ -75,7 +76,3 @@ class NodeState:
             return any(free >= gpu_milli for free in self.gpu_free)
         return self.gpu_free.count(MILLI) * MILLI >= gpu_milli
 
-
-def reserved_share(capacity: int, available: int) -> float:
-    """Reserved part of a capacity; 0 where there is no capacity."""
-    return (capacity - available) / capacity if capacity else 0.0

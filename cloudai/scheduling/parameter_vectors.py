@@ -8,6 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
+from cloudai.scheduling.formula import placement_offset
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.snapshot import FleetSnapshot, FloatArray
 from cloudai.scheduling.task_types import TaskType
@@ -63,7 +64,7 @@ def type_vectors(task_type: TaskType, parameters: GAParams, snapshot: FleetSnaps
     penalty = _over_rows(parameters.penalty, snapshot, 0.0)
     offset = None
     if affinity is not None or penalty is not None:
-        offset = (0.0 if penalty is None else penalty) - (0.0 if affinity is None else affinity)
+        offset = placement_offset(0.0 if affinity is None else affinity, 0.0 if penalty is None else penalty)
     speed = _over_rows(parameters.speed.get(task_type, {}), snapshot, 1.0)
     return TypeVectors(
         affinity=affinity,

@@ -33,7 +33,14 @@ _SCALARS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("theta1", "theta2", "theta3", "theta4"), WEIGHT_RANGE),
     **dict.fromkeys(("alpha", "beta"), RISK_RANGE),
     **dict.fromkeys(("a1", "a2", "a3", "g1", "g2", "g3"), WEIGHT_RANGE),
+    "order_margin": (0.0, 10.0),
+    "order_runtime": (-10.0, 10.0),
+    "order_lateness": (0.0, 1.0),
 }
+#: The numbers of the parameters, in the order in which a replay reads them as one vector.
+GENES: tuple[str, ...] = tuple(_SCALARS)
+#: Genes that a file may leave out: files written before there were any have none.
+_OPTIONAL = frozenset(name for name in _SCALARS if name.startswith("order_"))
 _TABLES = {"affinity": AFFINITY_RANGE, "speed": FACTOR_RANGE}
 _VECTORS = {"penalty": PENALTY_RANGE, "base": FACTOR_RANGE}
 _BY_TYPE = frozenset({"affinity", "speed", "base"})
@@ -66,6 +73,12 @@ class GAParams:
     g1: float = 2.0
     g2: float = 1.0
     g3: float = 0.5
+    #: dispatch order: a waiting task can still make it if so many times its predicted runtime fit before its deadline
+    order_margin: float = 1.0
+    #: dispatch order: weight of the predicted runtime beside the deadline; above 0 short tasks gain
+    order_runtime: float = 0.0
+    #: dispatch order among those that are late: weight of the lateness; 0 is by deadline, 1 is shortest first
+    order_lateness: float = 0.0
     #: type -> worker -> score in [-5, 5]
     affinity: Table = field(default_factory=dict, hash=False)
     #: worker -> score >= 0; missing: 0
@@ -93,7 +106,8 @@ class GAParams:
     def from_json(cls, text: str) -> GAParams:
         """Read `to_json`'s form; raises InvalidParameters with every reason found, and never takes a part.
 
-        Every number must be there; the tables, and `version`, may be left out.
+        Every number must be there but those of the dispatch order, which older files do not have; the tables,
+        and `version`, may be left out.
         """
         values = _read_object(text)
         if "schema" not in values and "w_deadline" in values:
@@ -104,7 +118,7 @@ class GAParams:
         if type(schema) is not int or schema != SCHEMA:
             raise InvalidParameters([f"schema: {_shown(schema)} was given; allowed: {SCHEMA}"])
         known = {item.name for item in fields(cls)}
-        reasons = [f"{name}: missing" for name in _SCALARS if name not in values]
+        reasons = [f"{name}: missing" for name in _SCALARS if name not in values and name not in _OPTIONAL]
         reasons += [f"{_shown(name)}: unknown key" for name in sorted(values.keys() - known)]
         reasons += _reasons({name: value for name, value in values.items() if name in known})
         if reasons:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cloudai.scheduling.formula import take_devices
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import Resources
 from cloudai.scheduling.units import MILLI
@@ -42,17 +43,10 @@ def with_release(state: NodeState, resources: Resources, devices: Sequence[int])
     )
 
 
+
 def _take(free: tuple[int, ...], need: int) -> tuple[int, ...]:
     if need == 0:
         return free
     shares = list(free)
-    if need < MILLI:
-        device = min((i for i, share in enumerate(shares) if share >= need), key=shares.__getitem__)
-        shares[device] -= need
-        return tuple(shares)
-    left = need // MILLI
-    for i, share in enumerate(shares):
-        if left and share == MILLI:
-            shares[i] = 0
-            left -= 1
+    take_devices(shares, need)
     return tuple(shares)

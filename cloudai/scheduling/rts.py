@@ -10,6 +10,7 @@ import numpy as np
 from cloudai.scheduling.errors import CannotDecide
 from cloudai.scheduling.exploration import exploratory_row
 from cloudai.scheduling.fallbacks import NO_PARAMETERS, NO_USABLE_TELEMETRY, NOT_FINITE
+from cloudai.scheduling.formula import base_risk, contention, lateness, runtime_weights
 from cloudai.scheduling.parameter_vectors import ParameterVectors, TypeVectors, type_vectors
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import TaskRequest
@@ -58,13 +59,9 @@ def rts_scores(
     tau_b = tau * v.base
     E: FloatArray = (
         np.array(
-            [
-                tau_b,
-                tau_b * p.theta1 * asked.cpu,
-                tau_b * p.theta2 * asked.memory,
-                tau_b * p.theta3 * asked.gpu,
-                tau_b * p.theta4,
-            ]
+            runtime_weights(
+                tau_b, p.theta1, p.theta2, p.theta3, p.theta4, asked.cpu, asked.memory, asked.gpu
+            )
         )
         @ snapshot.features
     )
@@ -73,12 +70,12 @@ def rts_scores(
     if v.speed is not None:
         E *= v.speed
     # slack_s = deadline - t, so Delta = max(0, F - deadline) = max(0, E - slack_s).
-    R = p.beta * snapshot.load
     if feasible_only and _longest(task, snapshot, p, v, tau) <= slack_s:
         Delta = np.zeros(E.size)
+        R = base_risk(0.0, 0.0, p.beta, snapshot.load)
     else:
-        Delta = np.maximum(E - slack_s, 0.0)
-        R += p.alpha * Delta
+        Delta = lateness(E, slack_s)
+        R = base_risk(p.alpha, Delta, p.beta, snapshot.load)
     Rfinal = R if v.offset is None else R + v.offset
     return RTSScores(E=E, Delta=Delta, R=R, Rfinal=Rfinal)
 
@@ -91,7 +88,7 @@ def _longest(task: TaskRequest, snapshot: FleetSnapshot, p: GAParams, v: TypeVec
     L = snapshot.load.item(snapshot.load.argmax())
     gpu = p.theta3 if task.resources.gpu_milli else 0.0
     # A millionth more, for the rounding of E.
-    return 1.000001 * tau * v.base * v.slowest * (1 + p.theta1 + p.theta2 + gpu + p.theta4 * L)
+    return 1.000001 * tau * v.base * v.slowest * float(contention(p.theta1, p.theta2, gpu, p.theta4, 1, 1, 1, L))
 
 
 def _exhausted(task: TaskRequest, snapshot: FleetSnapshot, p: GAParams) -> FloatArray:
@@ -131,7 +128,7 @@ def predicted_runtime(
     p = parameters
     b, s = p.base.get(task_type, 1.0), p.speed.get(task_type, {}).get(node, 1.0)
     cpu, memory, gpu, L = features
-    return tau * b * s * (1 + p.theta1 * cpu + p.theta2 * memory + p.theta3 * gpu + p.theta4 * L)
+    return tau * b * s * float(contention(p.theta1, p.theta2, p.theta3, p.theta4, cpu, memory, gpu, L))
 
 
 def _ratio(asked: int, available: int) -> float:

@@ -6,10 +6,8 @@ from math import inf
 
 import numpy as np
 
+from cloudai.scheduling.formula import SAME
 from cloudai.scheduling.snapshot import BoolArray, FloatArray
-
-#: Scores that differ by no more than this part are equal: the matrix product may round equal nodes apart.
-_SAME = 1e-12
 
 
 def lowest(scores: FloatArray, second: FloatArray, allowed: BoolArray, count: int) -> list[int]:
@@ -29,7 +27,7 @@ def lowest(scores: FloatArray, second: FloatArray, allowed: BoolArray, count: in
         value = left.item(row)
     while value < inf and len(rows) < count:
         left[row] = inf
-        bound = value + _SAME * (1.0 + abs(value))
+        bound = value + SAME * (1.0 + abs(value))
         following = left.argmin().item()
         next_value = left.item(following)
         if next_value <= bound:

@@ -90,6 +90,9 @@ def parameter_sets() -> st.SearchStrategy[GAParams]:
     return st.builds(
         GAParams,
         **dict.fromkeys(("theta1", "theta2", "theta3", "theta4"), st.floats(0, 5)),
+        order_margin=st.floats(0, 10),
+        order_runtime=st.floats(-10, 10),
+        order_lateness=st.floats(0, 1),
         **dict.fromkeys(("alpha", "beta", "a1", "a2", "a3", "g1", "g2", "g3"), weight),
         affinity=of_types(of_nodes(st.floats(-5, 5))),
         penalty=of_nodes(st.floats(0, 100)),

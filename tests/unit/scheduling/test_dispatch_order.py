@@ -78,3 +78,29 @@ def test_who_starves_is_named_longest_waiting_first() -> None:
     assert [task.task_id for task in starving(tasks, NOW, at_most=5)] == ["c", "b"]
     assert [task.task_id for task in starving(tasks, NOW, 10.0, at_most=5)] == ["c", "b", "a"]
     assert starving([], NOW) == []
+
+
+def weighted(tasks: list[Waiting], runtimes: dict[str, float], **weights: float) -> str:
+    return "".join(task.task_id for task in dispatch_order(tasks, runtimes, NOW, **weights))  # type: ignore[arg-type]
+
+
+def test_the_margin_says_how_much_of_the_runtime_must_fit() -> None:
+    tasks = [waiting("a", NOW + 10), waiting("b", NOW + 20)]
+    runtimes = {"a": 12.0, "b": 12.0}
+    assert weighted(tasks, runtimes) == "ba"
+    assert weighted(tasks, runtimes, margin=0.5) == "ab"
+    assert weighted(tasks, runtimes, margin=2.0) == "ab"
+
+
+def test_the_runtimes_weight_lets_short_tasks_pass() -> None:
+    tasks = [waiting("a", NOW + 30), waiting("b", NOW + 35)]
+    runtimes = {"a": 20.0, "b": 5.0}
+    assert weighted(tasks, runtimes) == "ab"
+    assert weighted(tasks, runtimes, order_runtime=1.0) == "ba"
+
+
+def test_the_lateness_weight_orders_the_late_by_runtime() -> None:
+    tasks = [waiting("a", NOW + 1), waiting("b", NOW + 2)]
+    runtimes = {"a": 20.0, "b": 5.0}
+    assert weighted(tasks, runtimes) == "ab"
+    assert weighted(tasks, runtimes, order_lateness=1.0) == "ba"

@@ -109,3 +109,16 @@ def test_differences_are_lines_for_people() -> None:
     ]
     assert differences(old, new, limit=1) == ["affinity[mixed][n1]: 1.5 -> 2", "and 3 more"]
     assert differences(new, new) == []
+
+
+def test_a_file_of_before_the_dispatch_orders_weights_still_loads() -> None:
+    values = json.loads(GAParams(order_margin=2.0).to_json())
+    for name in ("order_margin", "order_runtime", "order_lateness"):
+        del values[name]
+    assert GAParams.from_json(json.dumps(values)) == GAParams()
+
+
+def test_the_dispatch_orders_weights_are_checked_and_compared() -> None:
+    with pytest.raises(InvalidParameters, match="order_lateness: 2.0 was given; allowed: a number from 0 to 1"):
+        GAParams(order_lateness=2.0)
+    assert differences(GAParams(), GAParams(order_runtime=0.5)) == ["order_runtime: 0 -> 0.5"]

@@ -1,0 +1,37 @@
+"""How the replay is compiled: numba, typed for the checker as the functions that they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+from cloudai.scheduling import dispatch_order, formula
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """A function that other compiled ones call."""
+    return cast(F, njit(function))
+
+
+def entry(function: F) -> F:
+    """The one function that Python calls: releases the GIL; its machine code is kept on disk."""
+    return cast(F, njit(function, nogil=True, cache=True))
+
+
+def sources_stamp() -> int:
+    """A number that changes with the source that goes into the machine code.
+
+    What is kept on disk is told apart by the entry's own file and by what its closure holds; the files that it calls
+    are neither, so this number goes into the closure.
+    """
+    digest = blake2b(digest_size=7)
+    folder = Path(__file__).parent
+    for path in (*sorted(folder.glob("*.py")), Path(formula.__file__), Path(dispatch_order.__file__)):
+        digest.update(path.read_bytes())
+    return int.from_bytes(digest.digest(), "big")

@@ -1,0 +1,21 @@
+"""The formulas of cloudai.scheduling.formula, compiled: the same source, never written again."""
+
+from __future__ import annotations
+
+from cloudai.scheduling import dispatch_order, formula
+
+from .compiled import compiled
+
+contention = compiled(formula.contention)
+runtime_weights = compiled(formula.runtime_weights)
+lateness = compiled(formula.lateness)
+base_risk = compiled(formula.base_risk)
+placement_offset = compiled(formula.placement_offset)
+reserved_share = compiled(formula.reserved_share)
+take_devices = compiled(formula.take_devices)
+learned_tau = compiled(formula.learned_tau)
+affinity_score = compiled(formula.affinity_score)
+penalty_score = compiled(formula.penalty_score)
+can_make_it = compiled(dispatch_order.can_make_it)
+urgency = compiled(dispatch_order.urgency)
+SAME = formula.SAME

@@ -1,0 +1,200 @@
+"""The state of a replay: record arrays that the compiled loop reads and changes, and their first values.
+
+Records (one row a task, a node, a pair ...) keep the compiled functions' arguments few and their code readable, and
+what belongs together lies together in memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudai.scheduling.parameters import GENES
+from cloudai.scheduling.units import KIB_PER_GIB, MILLI
+
+from .parameters import ReplayParameters
+from .workload import TYPES, Bools, Environment, Fleet, Floats, Ints, Workload
+
+if TYPE_CHECKING:
+    from .engine import Options
+
+#: A record array; its fields are the names below.
+Records = Any
+Words = NDArray[np.uint64]
+
+
+def _record(floats: str, ints: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.float64) for name in floats.split()] + [(name, np.int64) for name in ints.split()])
+
+
+#: A task: what was given (see Workload; `shape`, `place`: see Shapes), and what became of it. `devices`: bits of the
+#: GPU devices that it took; `hold`: node kept for it while it waits; `queue_next`: behind it in its node's queue;
+#: `run_next`, `run_previous`: beside it among those that run on its node. -1: none.
+TASK = _record(
+    "arrival deadline limit runtime noise start finish predicted load_at_start",
+    "cpu memory gpu storage constraint kind family shape place node devices hold queue_next run_next run_previous",
+)
+#: A node: what is free of it, its features, capacity; `used`: cores in use, thousandths; `held_for`: task that it is
+#: kept for; `overload`: integral of max(0, load - 1) up to `overload_at`, s; its queue, and `queued_work`: predicted
+#: runtimes of the queued, each times the largest share of the node that it asks for, s; `score`, `E`: scratch.
+NODE = _record(
+    "inv_cpu inv_memory inv_gpu load score E penalty pressure overload overload_at queued_work",
+    "cpu memory slots storage gpu largest_share whole_gpus held_for used running cpu_capacity memory_capacity"
+    " gpu_capacity storage_capacity slots_capacity queue_first queue_last queued run_first",
+)
+#: A (type, node) pair: true factor; s_cj as used; affinity; penalty - affinity; runs, sum of log(runtime / tau),
+#: misses.
+PAIR = _record("speed offset factor affinity count sum missed", "")
+#: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
+#: tau).
+KIND = _record("tau base best_speed cpu_use count sum square", "tau_count")
+FAMILY = _record("tau", "count")
+#: A shape of request: its first place, a task of it; how many wait, bounds of their places, where it stands in the list
+#: of shapes that have any (-1: not there), and the dispatch in which it was last found not to fit.
+SHAPE = _record("", "begin example waiting lowest highest listed_at blocked")
+PLACE = _record("deadline", "task")
+END = _record("time", "task")
+#: Counters and settings of the run; `oldest`: no task before it waits; `position`: Round-Robin's; `random`: state of
+#: policies that choose by chance.
+STATE = _record(
+    "learning_rate aged_after starving_after order_free order_patience",
+    "running waiting listed dirty decisions position oldest dispatches random aged_share learn_tau learn_speed"
+    " has_pressure least_cpu stamp",
+)
+GENE = _record(" ".join(GENES), "")
+
+
+class World(NamedTuple):
+    """Everything that a replay works on."""
+
+    #: (m,) TASK
+    tasks: Records
+    #: (n,) NODE
+    nodes: Records
+    #: (6, n) PAIR
+    pairs: Records
+    #: (6,) KIND
+    kinds: Records
+    #: (families,) FAMILY
+    families: Records
+    #: (n, d) free share of each device, thousandths
+    devices: Ints
+    #: (c, n)
+    allowed: Bools
+    #: (s,) SHAPE
+    shapes: Records
+    #: (m,) PLACE
+    places: Records
+    #: heap of END: the running tasks by their ends
+    heap: Records
+    #: waiting tasks as bits: by place, and by task (so by age)
+    bits: Words
+    age_bits: Words
+    #: shapes that have waiting tasks
+    listed: Ints
+    #: nodes whose room has not been offered yet
+    dirty: Ints
+    #: (1,) STATE
+    state: Records
+    #: (1,) GENE
+    genes: Records
+    #: (4,) true weights of the contention
+    contention: Floats
+
+
+def world(
+    workload: Workload, fleet: Fleet, environment: Environment, parameters: ReplayParameters, options: Options
+) -> World:
+    """The state before the first arrival."""
+    count, shapes = len(workload), len(workload.shapes.example)
+    return World(
+        tasks=_tasks(workload, environment),
+        nodes=_nodes(fleet, environment, parameters),
+        pairs=_pairs(environment, parameters),
+        kinds=_kinds(environment, parameters, options.first_tau),
+        families=_families(workload.families, options.family_tau),
+        devices=np.where(np.arange(max(1, int(fleet.gpus.max()))) < fleet.gpus[:, None], MILLI, 0).astype(np.int64),
+        allowed=fleet.allowed,
+        shapes=_shapes(workload),
+        places=_filled(PLACE, count, deadline=workload.shapes.deadline, task=workload.shapes.task),
+        heap=np.zeros(count + 1, dtype=END),
+        bits=np.zeros(count // 64 + 2, dtype=np.uint64),
+        age_bits=np.zeros(count // 64 + 2, dtype=np.uint64),
+        listed=np.zeros(shapes, dtype=np.int64),
+        dirty=np.zeros(len(fleet) + 1, dtype=np.int64),
+        state=_state(workload, environment, options),
+        genes=np.array(parameters.genes, dtype=np.float64).view(GENE),
+        contention=np.array(environment.contention, dtype=np.float64),
+    )
+
+
+def _filled(record: np.dtype[Any], shape: int | tuple[int, ...], /, **values: Any) -> Records:
+    made = np.zeros(shape, dtype=record)
+    for name, value in values.items():
+        made[name] = value
+    return made
+
+
+def _tasks(w: Workload, environment: Environment) -> Records:
+    return _filled(
+        TASK, len(w), arrival=w.arrival, deadline=w.deadline, limit=w.limit, runtime=w.runtime, noise=environment.noise,
+        start=np.nan, finish=np.inf, cpu=w.cpu_milli, memory=w.memory_kib, gpu=w.gpu_milli, storage=w.storage_kib,
+        constraint=w.constraint, kind=w.task_type, family=w.family, shape=w.shapes.of_task, place=w.shapes.place,
+        node=-1, hold=-1, queue_next=-1, run_next=-1, run_previous=-1,
+    )  # fmt: skip
+
+
+def _nodes(f: Fleet, environment: Environment, parameters: ReplayParameters) -> Records:
+    def inverse(amount: Floats) -> Floats:
+        return np.divide(1.0, amount, out=np.zeros(len(f)), where=amount > 0)
+
+    pressure = 0.0 if environment.pressure is None else environment.pressure
+    return _filled(
+        NODE, len(f), inv_cpu=inverse(f.cpu_milli / MILLI), inv_memory=inverse(f.memory_kib / KIB_PER_GIB),
+        inv_gpu=inverse(f.gpus.astype(np.float64)), load=pressure, penalty=parameters.penalty, pressure=pressure,
+        cpu=f.cpu_milli, memory=f.memory_kib, slots=f.slots, storage=f.storage_kib, gpu=f.gpus * MILLI,
+        largest_share=np.where(f.gpus > 0, MILLI, 0), whole_gpus=f.gpus, held_for=-1, cpu_capacity=f.cpu_milli,
+        memory_capacity=f.memory_kib, gpu_capacity=f.gpus, storage_capacity=f.storage_kib, slots_capacity=f.slots,
+        queue_first=-1, queue_last=-1, run_first=-1,
+    )  # fmt: skip
+
+
+def _pairs(environment: Environment, parameters: ReplayParameters) -> Records:
+    p = parameters
+    return _filled(
+        PAIR, p.speed.shape, speed=p.speed, offset=p.penalty - p.affinity, factor=environment.factor,
+        affinity=p.affinity,
+    )  # fmt: skip
+
+
+def _kinds(environment: Environment, parameters: ReplayParameters, tau: Floats) -> Records:
+    return _filled(KIND, TYPES, tau=tau, base=parameters.base, cpu_use=environment.cpu_use)
+
+
+def _families(count: int, tau: Floats | None) -> Records:
+    if tau is None:
+        return np.zeros(max(count, 1), dtype=FAMILY)
+    known = np.asarray(tau, dtype=np.float64)
+    # What is known at the start counts as much as many samples.
+    return _filled(FAMILY, len(known), tau=np.nan_to_num(known), count=np.where(np.isfinite(known), 1000, 0))
+
+
+def _shapes(w: Workload) -> Records:
+    shapes = w.shapes
+    return _filled(
+        SHAPE, len(shapes.example), begin=shapes.begin[:-1], example=shapes.example, listed_at=-1, blocked=-1
+    )
+
+
+def _state(w: Workload, environment: Environment, options: Options) -> Records:
+    pressure = environment.pressure
+    return _filled(
+        STATE, 1, learning_rate=options.learning_rate, aged_after=options.aged_after_s,
+        starving_after=options.starving_after_s, order_free=options.order_free, order_patience=options.order_patience,
+        oldest=len(w), random=options.seed, aged_share=options.aged_share,
+        learn_tau=options.learn_tau, learn_speed=options.learn_speed,
+        has_pressure=(pressure is not None and np.any(pressure)) or np.any(environment.cpu_use > 1),
+        least_cpu=w.cpu_milli.min(initial=2**62),
+    )  # fmt: skip
