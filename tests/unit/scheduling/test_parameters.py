@@ -119,6 +119,6 @@ def test_a_file_of_before_the_dispatch_orders_weights_still_loads() -> None:
 
 
 def test_the_dispatch_orders_weights_are_checked_and_compared() -> None:
-    with pytest.raises(InvalidParameters, match="order_lateness: 2.0 was given; allowed: a number from 0 to 1"):
+    with pytest.raises(InvalidParameters, match=r"order_lateness: 2\.0 was given; allowed: a number from 0 to 1"):
         GAParams(order_lateness=2.0)
     assert differences(GAParams(), GAParams(order_runtime=0.5)) == ["order_runtime: 0 -> 0.5"]
