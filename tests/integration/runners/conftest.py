@@ -67,9 +67,8 @@ def image(engine):
 
 
 @pytest.fixture
-def docker_runner(engine, image, tmp_path):
+def docker_runner(engine, image, tmp_path, task_id):
     namespace = f"test-{uuid.uuid4().hex[:8]}"
-    groups_before = job_groups()
     with contextlib.closing(
         DockerRunner(node=NODE, namespace=namespace, log_dir=tmp_path / "logs")
     ) as runner:
@@ -78,16 +77,15 @@ def docker_runner(engine, image, tmp_path):
     for container in left:
         engine.remove_container(container["Id"], force=True)
     assert not left, f"containers left behind: {left}"
-    assert job_groups() == groups_before
+    assert not job_groups(task_id)
 
 
 @pytest.fixture
-def process_runner(tmp_path):
-    groups_before = job_groups()
+def process_runner(tmp_path, task_id):
     yield ProcessRunner(node=NODE, work_dir=tmp_path, log_dir=tmp_path / "logs")
     processes = tmp_path / "processes"
     assert not processes.exists() or not list(processes.iterdir()), "job folders left behind"
-    assert job_groups() == groups_before
+    assert not job_groups(task_id)
     assert not [pid for pid in live_pids() if str(tmp_path).encode() in environment(pid)], (
         "processes left behind"
     )
@@ -125,10 +123,14 @@ def control():
     return StopHandle()
 
 
-def job_groups() -> set[Path]:
-    return set(Path("/sys/fs/cgroup").glob("*/cloudai/cloudai-*")) | set(
-        Path("/sys/fs/cgroup").glob("cloudai/cloudai-*")
-    )
+def job_groups(task_id: str) -> set[Path]:
+    """Control groups of this task's runs; those of other clusters on the machine are not ours to judge."""
+    return {
+        path
+        for pattern in ("*/cloudai/cloudai-*", "cloudai/cloudai-*")
+        for path in Path("/sys/fs/cgroup").glob(pattern)
+        if task_id in path.name
+    }
 
 
 def live_pids() -> list[int]:
