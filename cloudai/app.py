@@ -17,12 +17,12 @@ from kombu.utils.url import parse_url
 
 from cloudai import transport
 from cloudai.deployment import Deployment
-from cloudai.names import HEADER, PLACE_QUEUE
+from cloudai.names import CONTAINER_TASK, HEADER, PLACE_QUEUE
 from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
-from cloudai.submission import RequestHeader, read_header
+from cloudai.submission import RequestHeader, on_container_nodes, read_header
 
 #: What a submission may ask of CloudAI, in `apply_async`, `send_task`, `Signature.set`, or as attributes of a task.
 OPTIONS = (
@@ -154,7 +154,7 @@ class CloudAI(Celery):
         if check is not None:
             check(args or (), kwargs or {})
         limit = getattr(self.tasks.get(name), "runtime_limit", _runtime_limit)
-        request = self._parse(asked, limit(kwargs or {}, options or {}))
+        request = self._parse(name, asked, limit(kwargs or {}, options or {}))
         return RequestHeader(request, task_id, deadline=request.deadline, delay_s=_delay(countdown, eta))
 
     def finalize(self, auto: bool = False) -> None:
@@ -189,11 +189,11 @@ class CloudAI(Celery):
             if isinstance(options.get("task_type"), str):
                 asked["task_type"] = options.pop("task_type")
             if carried is None:
-                asked = {**getattr(task, "asks_for", dict)(), **asked}
+                asked = {**self._asked_by(task, kwargs), **asked}
         if asked or carried is not None:
             task_id = task_id or uuid()
             if carried is not None:
-                header = self._retry_header(carried, task, args, kwargs, asked, countdown, eta)
+                header = self._retry_header(name, carried, task, args, kwargs, asked, countdown, eta)
             else:
                 header = self.request_header(
                     name, args, kwargs, asked, task_id=task_id, countdown=countdown, eta=eta, options=options
@@ -207,15 +207,18 @@ class CloudAI(Celery):
             options["headers"] = {**headers, HEADER: header}
         return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, task_id=task_id, **options)
 
-    def _parse(self, asked: Mapping[str, Any], limit_s: float | None = None) -> TaskRequest:
+    def _parse(self, name: str, asked: Mapping[str, Any], limit_s: float | None = None) -> TaskRequest:
         fields = dict(asked)
+        constraints = fields.get("constraints") or {}
+        if name == CONTAINER_TASK and isinstance(constraints, Mapping):
+            fields["constraints"] = on_container_nodes(constraints)
         resources = fields.pop("resources", None)
         return parse_request(
             resources, limit_s=limit_s, now=self.deployment.view.now(), defaults=self.request_defaults, **fields
         )
 
     def _retry_header(
-        self, carried: dict[str, Any], task: Any, args: Any, kwargs: Any, asked: Mapping[str, Any],
+        self, name: str, carried: dict[str, Any], task: Any, args: Any, kwargs: Any, asked: Mapping[str, Any],
         countdown: float | None, eta: datetime | str | None,
     ) -> RequestHeader:  # fmt: skip
         """The request that the task had, with its deadline, changed where this retry asks for something else."""
@@ -227,7 +230,7 @@ class CloudAI(Celery):
             if asked.get(option) is not None:
                 raise InvalidRequest(option, asked[option], "nothing: a retry keeps what its task was submitted with")
         if asked:
-            changed = self._parse(asked)
+            changed = self._parse(name, asked)
             fields = {option: getattr(changed, option) for option in asked}
             if "task_type" in asked or ("resources" in asked and not request.explicit_type):
                 fields.update(task_type=changed.task_type, explicit_type=changed.explicit_type)
@@ -235,6 +238,16 @@ class CloudAI(Celery):
         header = RequestHeader(request, carried["id"], deadline=deadline, delay_s=_delay(countdown, eta))
         header.from_attempt = int(carried.get("attempt") or 0)
         return header
+
+    @staticmethod
+    def _asked_by(task: Any, kwargs: Any) -> dict[str, Any]:
+        asks_for = getattr(task, "asks_for", None)
+        return {} if asks_for is None else asks_for(kwargs)
+
+    def runs_claimed(self) -> bool:
+        """Whether the body of a task that went through RTS runs in this thread."""
+        current = self.current_worker_task
+        return current is not None and "attempt" in (getattr(current.request, HEADER, None) or {})
 
     def _publishing_attempt(self, task_id: str) -> int:
         """The attempt whose body this is, when it publishes another task under its own id (`replace`); else 0."""

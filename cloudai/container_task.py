@@ -20,10 +20,8 @@ from celery import shared_task
 from cloudai.containers import errors as errors
 from cloudai.containers.spec import ContainerSpec
 from cloudai.errors import InvalidRequest
+from cloudai.names import CONTAINER_TASK
 from cloudai.task import CloudAITask
-
-#: Celery name of the task.
-NAME = "cloudai.run_container"
 
 #: Entry point group by which the node's package brings the body of the task.
 BODY_GROUP = "cloudai.node"
@@ -65,7 +63,7 @@ class ContainerTask(CloudAITask):
         )
 
 
-@shared_task(name=NAME, base=ContainerTask, bind=True, throws=(errors.ContainerError,), track_started=True)
+@shared_task(name=CONTAINER_TASK, base=ContainerTask, bind=True, throws=(errors.ContainerError,), track_started=True)
 def run_container(self: ContainerTask, **kwargs: Any) -> dict[str, Any]:
     """Run a container on this node; see the module's docstring. Only a node can."""
     found = list(entry_points(group=BODY_GROUP, name="run_container"))

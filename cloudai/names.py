@@ -14,6 +14,13 @@ PLACE_QUEUE = "cloudai.place"
 #: Message header that carries the request; see router.py.
 HEADER = "cloudai"
 
+#: Celery name of the task that runs a container.
+CONTAINER_TASK = "cloudai.run_container"
+
+#: Label that every node announces: "yes" where it runs container jobs, "no" where it cannot (a prefork pool) or its
+#: operator does not want them. Container jobs ask for it.
+CONTAINERS_LABEL = "containers"
+
 #: Version of the state's layout, in Redis and in the header. A reader accepts its own and the one before.
 SCHEMA_VERSION = 1
 

@@ -12,13 +12,14 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.json import dumps
 
-from cloudai.names import HEADER, SCHEMA_VERSION
+from cloudai.names import CONTAINER_TASK, CONTAINERS_LABEL, HEADER, SCHEMA_VERSION
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.state.ledger import Submission
@@ -46,6 +47,11 @@ class RequestHeader(dict[str, Any]):
             self["deadline"] = deadline
         if delay_s is not None:
             self["delay"] = delay_s
+
+
+def on_container_nodes(constraints: Mapping[str, str]) -> dict[str, str]:
+    """The constraints of a container job: those given, and a node that can run it."""
+    return {**constraints, CONTAINERS_LABEL: "yes"}
 
 
 def read_header(header: Any) -> tuple[TaskRequest, float | None]:
@@ -88,6 +94,8 @@ def read_submission(
         request, deadline, from_attempt = header.request, header.deadline, header.from_attempt
     else:
         request, deadline = read_header(header or {})
+        if headers.get("task") == CONTAINER_TASK:
+            request = replace(request, constraints=tuple(sorted(on_container_nodes(dict(request.constraints)).items())))
         if not (isinstance(header, dict) and "cand" in header):
             header = RequestHeader(request, task_id, deadline=deadline, delay_s=None)
             # The same frame, read twice after an outage, is one submission.

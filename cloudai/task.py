@@ -20,6 +20,12 @@ from cloudai.scheduling.errors import InvalidRequest
 from cloudai.settings import ConfigurationError
 from cloudai.submitting import ShortWay
 
+#: Celery's own tasks that run the body of another one.
+_MAPS = frozenset({"celery.map", "celery.starmap"})
+#: Celery's own body of a group that replaces a task. A node publishes it, so a node must run it.
+_ACCUMULATE = "celery.accumulate"
+_LITTLE = {"resources": {"cpu": 0.05, "memory": "16MiB"}, "task_type": "mixed"}
+
 #: Mark of a request whose body runs.
 _BEGUN = "_cloudai_begun"
 
@@ -53,10 +59,24 @@ class CloudAITask(Task):
     #: Options of Celery that this task does not honour, each with what to do instead; refused with a request.
     refused_options: Mapping[str, str] = {}
 
-    def asks_for(self) -> dict[str, Any]:
-        """What the task asks for in all its submissions."""
+    def asks_for(self, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What the task asks for in all its submissions, or in one with these arguments."""
+        if self.name in _MAPS:
+            return self._mapped_asks_for(kwargs or {})
+        if self.name == _ACCUMULATE and self._cloudai_app().runs_claimed():
+            return dict(_LITTLE)
         values = ((option, getattr(self, option, None)) for option in OPTIONS)
         return {option: value for option, value in values if value is not None}
+
+    def _mapped_asks_for(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """`map`, `starmap` and `chunks` run the body of another task: they ask for what that one asks for."""
+        mapped = kwargs.get("task")
+        if not isinstance(mapped, Mapping):
+            return {}
+        task = self._get_app().tasks.get(mapped.get("task"))
+        asked: dict[str, Any] = getattr(task, "asks_for", dict)()
+        options = mapped.get("options") or {}
+        return {**asked, **{option: options[option] for option in OPTIONS if option in options}}
 
     def check_submission(self, args: Any, kwargs: Any) -> None:
         """Refuse arguments at submission by raising InvalidRequest: a hook for subclasses."""
@@ -115,7 +135,7 @@ class CloudAITask(Task):
         """
         app = self._cloudai_app()
         again = app.carried_request(options.get("headers"), task_id) is not None
-        asked = {} if again else self.asks_for()
+        asked = {} if again else self.asks_for(kwargs)
         asked.update({option: options.pop(option) for option in OPTIONS if option in options})
         if app.conf.task_always_eager:
             if asked:

@@ -15,10 +15,9 @@ from cloudai.cli.fleet_report import resolve_node
 from cloudai.cli.output import duration, from_now, json_option, print_json
 from cloudai.cli.result_report import error_text
 from cloudai.cli.task_report import task_report
-from cloudai.container_task import NAME
 from cloudai.containers.errors import TimeLimitReached
 from cloudai.job_output import container_record, stream_output
-from cloudai.names import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT
+from cloudai.names import CANCELLED, CONTAINER_TASK, FAILED, SUCCEEDED, TIMED_OUT
 from cloudai.scheduling.task_types import TASK_TYPES
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def submit(
     if follow and count > 1:
         raise click.UsageError("--follow shows the output of one job; leave --count out")
     app = application(ctx)
-    task = app.tasks[NAME]
+    task = app.tasks[CONTAINER_TASK]
     container, asked = _container(options), _asked(app, options)
     submitted = [task.apply_async(kwargs=container, **asked) for _ in range(count)]
     reports = [_placement(app, result.id) for result in submitted]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cloudai.app import CloudAI
-from cloudai.container_task import NAME
 from cloudai.demo.image import REPOSITORY, ensure_image
 from cloudai.demo.jobs import DemoJob, make_wave, starts_and_ends, write_texts
 from cloudai.demo.observer import Counts, JobTrace, Observer
 from cloudai.demo.report import DemoReport, JobEvidence, judge
 from cloudai.local_cluster import LocalCluster, LocalClusterError
 from cloudai.local_nodes import DEFAULT_NODES, LocalNode
+from cloudai.names import CONTAINER_TASK
 from cloudai.scheduling.decision import read_record
 
 #: Jobs of both waves together, unless told otherwise.
@@ -185,7 +185,7 @@ class _Run:
             }
             # Without capabilities even root cannot write into another user's folder.
             kwargs["user"] = f"{os.getuid()}:{os.getgid()}"
-        answer = self._app.tasks[NAME].apply_async(kwargs=kwargs, **job.options)
+        answer = self._app.tasks[CONTAINER_TASK].apply_async(kwargs=kwargs, **job.options)
         self._submitted[answer.id] = job
 
     def _evidence(self) -> list[JobEvidence]:

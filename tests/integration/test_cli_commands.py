@@ -248,7 +248,7 @@ def test_nodes_and_drain(run: Any, ask: Any) -> None:
     assert big["state"] == "up"
     assert big["cpu"]["capacity"] == 4
     assert big["gpu"]["devices"] == [1.0]
-    assert small["labels"] == {"zone": "b"}
+    assert small["labels"] == {"zone": "b", "containers": "yes"}
     assert ask("drain", "small")["state"] == "draining"
     assert ask("nodes", "small")["nodes"][0]["state"] == "draining"
     waits = ask("submit", "--node", "small", IMAGE, "--", "true")

@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from cloudai.app import CloudAI
-from cloudai.container_task import NAME
 from cloudai.local_cluster import LocalCluster, LocalClusterError
 from cloudai.local_nodes import DEFAULT_NODES, LocalNode, default_nodes, read_nodes
+from cloudai.names import CONTAINER_TASK
 from cloudai.settings import ConfigurationError
 
 NODES = (
@@ -67,7 +67,7 @@ def app_of() -> Iterator[Callable[[LocalCluster], CloudAI]]:
 
 
 def submit(app: CloudAI, *command: str, **options: Any) -> Any:
-    return app.tasks[NAME].apply_async(kwargs={"image": "any", "command": list(command)}, **options)
+    return app.tasks[CONTAINER_TASK].apply_async(kwargs={"image": "any", "command": list(command)}, **options)
 
 
 def test_nodes_join_with_what_they_declare_run_jobs_and_end(tmp_path, app_of):
@@ -81,7 +81,7 @@ def test_nodes_join_with_what_they_declare_run_jobs_and_end(tmp_path, app_of):
         assert entry["storage_capacity"] == str(30 << 20)
         assert entry["slots_capacity"] == "6"
         assert entry["gpu_capacity"] == "2"
-        assert json.loads(entry["labels"]) == {"zone": "b"}
+        assert json.loads(entry["labels"]) == {"zone": "b", "containers": "yes"}
         app = app_of(cluster)
         pinned = submit(app, "echo", "hello", target_worker_id="tiny@local", resources={"cpu": 0.5})
         result = pinned.get(timeout=30)

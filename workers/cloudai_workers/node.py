@@ -204,7 +204,7 @@ class Node:
                 self.name,
                 self.incarnation,
                 capacity,
-                labels=self.settings.labels,
+                labels=self._labels(),
                 timeout_s=self.settings.heartbeat_timeout_s,
                 lease_s=self.settings.lease_s,
                 pressure=self._telemetry.sample().pressure,
@@ -238,6 +238,13 @@ class Node:
                 self.name, answer.holder_silent_s,
             )  # fmt: skip
             time.sleep(min(1.0, self.settings.heartbeat_interval_s))
+
+    def _labels(self) -> dict[str, str]:
+        """The operator's labels, and whether container jobs may come here."""
+        # A child of a prefork pool cannot look after a container, whatever the operator says.
+        able = isinstance(self._worker.pool, NodePool)
+        wanted = self.settings.labels.get(names.CONTAINERS_LABEL, "yes")
+        return {**self.settings.labels, names.CONTAINERS_LABEL: wanted if able else "no"}
 
     def shutting_down(self) -> None:
         """A signal has announced the shutdown: heart and clerk will drain the node. Safe in a signal handler."""

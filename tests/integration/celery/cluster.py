@@ -109,6 +109,8 @@ class Cluster:
         }
         for section, values in (settings or {}).items():
             self._sections.setdefault(section, {}).update(values)
+        #: More for the environment of the workers that are started from now on.
+        self.environment: dict[str, str] = {}
         self._workers: list[WorkerProcess] = []
         self._apps: list[CloudAI] = []
         self.app = self.new_app()
@@ -136,19 +138,23 @@ class Cluster:
         slots: int = 0,
         wait: bool = True,
         redis_url: str = "",
+        project: str = "jobs",
         **node: Any,
     ) -> WorkerProcess:
-        """Start a worker, a node unless `--no-node` is among `args`, and wait until it takes tasks."""
+        """Start a worker, a node unless `--no-node` is among `args`, and wait until it takes tasks.
+
+        `project` is the module with its application, in this folder.
+        """
         sections = {section: dict(values) for section, values in self._sections.items()}
         sections["node"].update(cpu=cpu, memory=memory, slots=slots or int(cpu), storage="10GiB", gpus=0)
         sections["node"].update(node)
         if redis_url:
             sections["redis"]["url"] = redis_url
         environment = {
-            **os.environ, **_as_environment(sections),
+            **os.environ, **_as_environment(sections), **self.environment,
             "PYTHONPATH": str(HERE), "JOBS_HEARD": str(self.heard), "PYTHONWARNINGS": "default",
         }  # fmt: skip
-        command = [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-n", f"{name}@t", "-l", "info", *args]
+        command = [sys.executable, "-m", "celery", "-A", project, "worker", "-n", f"{name}@t", "-l", "info", *args]
         worker = WorkerProcess(f"{name}@t", command, environment, self.folder / f"{name}.log")
         self._workers.append(worker)
         if wait:

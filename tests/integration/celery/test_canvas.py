@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import chain, chord, group
@@ -34,6 +35,37 @@ def full(cluster: Cluster, witness: Path, gate: Path) -> Iterator[None]:
     gate.touch()
     for one in held:
         one.get(timeout=20)
+
+
+def held_back(cluster: Cluster, gate: Path, results: list[Any]) -> None:
+    """They wait while the cluster is full; then it is not."""
+    assert {cluster.state(one.id) for one in results} == {"waiting"}
+    gate.touch()
+    for one in results:
+        one.get(timeout=60)
+
+
+@pytest.mark.usefixtures("full")
+def test_priority_orders_equals(cluster: Cluster, witness: Path, gate: Path) -> None:
+    whole = {"resources": {"cpu": 2}, "deadline": datetime.now(UTC) + timedelta(hours=1)}
+    results = [
+        cluster["mark"].apply_async((str(witness), f"priority {n}"), priority=n, **whole) for n in (9, 3, 0, 6)
+    ]
+    held_back(cluster, gate, results)
+    assert lines(witness)[2:] == [f"priority {n}" for n in (0, 3, 6, 9)]
+
+
+@pytest.mark.usefixtures("full")
+def test_an_earlier_deadline_wins_over_priority(cluster: Cluster, witness: Path, gate: Path) -> None:
+    now = datetime.now(UTC)
+    late, soon = (
+        cluster["mark"].apply_async(
+            (str(witness), name), priority=n, resources={"cpu": 2}, deadline=now + timedelta(hours=hours)
+        )
+        for name, n, hours in (("late", 0, 2), ("soon", 9, 1))
+    )
+    held_back(cluster, gate, [late, soon])
+    assert lines(witness)[2:] == ["soon", "late"]
 
 
 def placed(cluster: Cluster, task_id: str) -> bool:

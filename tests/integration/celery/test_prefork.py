@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
+from cloudai.containers.errors import EngineUnavailable
+from cloudai.errors import Unplaceable
+from cloudai.names import node_queue
+
+from ...poison import message
 from .cluster import Cluster, lines, until
 
 
@@ -71,11 +79,27 @@ def test_replace_in_a_child_process(cluster: Cluster) -> None:
     assert cluster["replaced"].delay(4).get(timeout=20) == 5
 
 
-def test_a_container_job_is_told_that_this_node_cannot(cluster: Cluster) -> None:
+def test_a_container_job_does_not_come_here(cluster: Cluster) -> None:
     run_container = cluster.app.tasks["cloudai.run_container"]
-    result = run_container.apply_async(kwargs={"image": "busybox", "command": ["true"]})
-    with pytest.raises(Exception, match="prefork"):
-        result.get(timeout=20)
+    job: dict[str, Any] = {"kwargs": {"image": "busybox", "command": ["true"]}, "resources": {"cpu": 1}}
+    with pytest.raises(Unplaceable, match="containers=yes"):
+        run_container.apply_async(**job, unplaceable="reject")
+    waiting = run_container.apply_async(**job)
+    by_name = cluster.app.send_task("cloudai.run_container", constraints={"containers": "no"}, **job)
+    assert {cluster.state(waiting.id), cluster.state(by_name.id)} == {"waiting"}
+    threads = cluster.start("threads", cpu=1)
+    assert {waiting.get(timeout=30)["node"], by_name.get(timeout=30)["node"]} == {"threads@t"}
+    threads.stop()
+
+
+def test_a_container_job_that_comes_here_all_the_same_is_told(cluster: Cluster) -> None:
+    """A message straight in the node's list: nobody has placed it."""
+    request = {"v": 1, "req": {}, "attempt": 1, "reserved": [1, 1, 0, 0], "devices": [], "waiting": 0}
+    body = base64.b64encode(json.dumps([[], {"image": "busybox", "command": ["true"]}, {}]).encode()).decode()
+    sent = message("cloudai.run_container", body=body, cloudai=request)
+    cluster.deployment.client.lpush(node_queue("forks@t"), json.dumps(sent))
+    with pytest.raises(EngineUnavailable, match="prefork"):
+        cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=30)
 
 
 def test_sigquit_gives_the_running_task_back(cluster: Cluster, witness: Path, gate: Path) -> None:
