@@ -31,9 +31,14 @@ _COMMANDS = {
     "logs": LazyCommand("cloudai.cli.logs:logs", "Show the output of a container job."),
     "cancel": LazyCommand("cloudai.cli.cancel:cancel", "Cancel tasks, in whatever state they are."),
     "drain": LazyCommand("cloudai.cli.drain:drain", "Let a node finish what runs and take nothing new."),
-    "tau": LazyCommand("cloudai.cli.tau:tau", "Show or set the learned runtimes."),
+    "tau": LazyCommand("cloudai.cli.tau:tau", "Show, set or look back at the learned runtimes."),
     "params": LazyCommand("cloudai.cli.params:params", "Show, load, export or compare the parameters."),
     "epoch": LazyCommand(ENTRY_POINT, "Run the optimiser's epoch now, or show what the latest did.", extra="beat"),
+    "migrate-task-types": LazyCommand(
+        "cloudai.cli.migrate_task_types:command",
+        "Bring old task types of the history to those of today.",
+        extra="beat",
+    ),
 }
 
 

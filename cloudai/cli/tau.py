@@ -8,6 +8,7 @@ import click
 
 from cloudai.cli.application import deployment
 from cloudai.cli.output import duration, json_option, number, print_json, print_table
+from cloudai.cli.tau_history import history
 from cloudai.deployment import Deployment
 from cloudai.scheduling.learning import Learned
 from cloudai.scheduling.task_types import INITIAL_TAU
@@ -15,7 +16,10 @@ from cloudai.scheduling.task_types import INITIAL_TAU
 
 @click.group()
 def tau() -> None:
-    """Show or set tau, the expected runtime of each task type."""
+    """Show, set or look back at tau, the expected runtime of each task type."""
+
+
+tau.add_command(history)
 
 
 @tau.command()

@@ -73,6 +73,7 @@ def read_tau(document: Mapping[str, Any]) -> TauSample:
         at=required(document, "time"),
         tau=required(document, "tau"),
         runtime=optional(document, "runtime"),
+        variance=optional(document, "variance"),
     )
 
 

@@ -106,7 +106,7 @@ class Reading(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class TauSample:
-    """Tau of a type (or `family:<name>`) at one moment."""
+    """Tau of a type at one moment."""
 
     task_type: str
     #: Epoch seconds.
@@ -115,6 +115,8 @@ class TauSample:
     tau: float
     #: Runtime that it learned from, seconds; None: set by hand.
     runtime: float | None
+    #: Spread of the runtimes, seconds squared; None: not known.
+    variance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

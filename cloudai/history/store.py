@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
+
+from pymongo import UpdateOne
 
 from cloudai.history.collections import (
     ASSIGNMENTS,
@@ -205,12 +207,16 @@ class HistoryStore:
 
     # --- migration
 
-    def each_task(self, *names: str) -> Iterable[tuple[str, Document]]:
-        """Every document of TASKS and RESULTS with these fields, and the name of its collection."""
-        for collection in (TASKS, RESULTS):
-            with self._connection.database("to read the tasks") as database:
-                for document in database[collection].find({}, dict.fromkeys(names, 1)):
-                    yield collection, document
+    def each_document(self, collection: str, *names: str) -> Iterator[Document]:
+        """Every document of a collection, with these fields of it."""
+        with self._connection.database("to read the history") as database:
+            yield from database[collection].find({}, dict.fromkeys(names, 1))
+
+    def set_task_types(self, collection: str, types: Mapping[Any, str]) -> None:
+        """Set the type of documents, by id."""
+        operations = [UpdateOne({"_id": i}, {"$set": {"task_type": kind}}) for i, kind in types.items()]
+        with self._connection.database("to set task types", writing=True) as database:
+            database[collection].bulk_write(operations, ordered=False)
 
     def task(self, task_id: str) -> Document | None:
         """The document of a task, with its attempts under `assignments` and `results`; None if there is none."""
