@@ -210,6 +210,9 @@ class _ChannelMixin:
         elif queue == PLACE_QUEUE and deployment is not None:
             self._take_submission(deployment, frame, payload)
         else:
+            # Only a claim may say which attempt a message is, or a forged one could end another's.
+            if payload["headers"]:
+                payload["headers"].pop(HEADER, None)
             self.connection._deliver(payload, queue)
 
     def _take_submission(self, deployment: Deployment, frame: bytes, payload: dict[str, Any]) -> None:

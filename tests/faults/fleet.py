@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from cloudai.embedded import EmbeddedValkey
 from cloudai.local_cluster import _as_environment
 from cloudai.settings import Settings
@@ -124,8 +126,6 @@ class Fleet:
         """Start everything and wait until the nodes have joined."""
         self.valkey.start()
         self.app = build(self.settings())
-        # Nobody waits for the results, and forgetting them must not look for a server that is away.
-        self.app.backend.remove_pending_result = lambda result: result
         self.deployment = self.app.deployment
         for place in self.plan.places:
             self.nodes[place] = self._make(place)
@@ -137,7 +137,10 @@ class Fleet:
             time.sleep(0.1)
 
     def is_up(self, node: Node) -> bool:
-        entry = self.deployment.fleet.entry(node.name)
+        try:
+            entry = self.deployment.fleet.entry(node.name)
+        except redis.RedisError:
+            return False
         return node.alive and entry.get("state") == "up"
 
     def sections(self, **node: Any) -> dict[str, dict[str, Any]]:
@@ -160,7 +163,7 @@ class Fleet:
         }  # fmt: skip
 
     def settings(self) -> Settings:
-        return Settings.load(**self.sections())
+        return Settings.load(**self.sections(volumes_allowlist=[str(self.witnesses)]))
 
     def environment(self, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         return {

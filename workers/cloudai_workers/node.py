@@ -17,10 +17,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+import redis
+from celery.worker import state as worker_state
 from celery.worker.state import active_requests
 from redis.exceptions import RedisError
 
@@ -49,8 +52,12 @@ logger = logging.getLogger(__name__)
 
 #: A placed task whose doorbell is gone so long is rung for again.
 RING_AFTER_S = 5.0
+#: Between two attempts to join while Redis does not answer, seconds.
+JOIN_RETRY_S = 1.0
 #: Time to make outstanding reports at shutdown.
 REPORT_TIMEOUT_S = 30.0
+
+_T = TypeVar("_T")
 
 _current: Node | None = None
 
@@ -143,7 +150,7 @@ class Node:
                 "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
-        self._register()
+        self._when_redis_answers(self._register)
         self._watch_over(problem is None)
         _current = self
         self.hearing.heard()
@@ -180,12 +187,23 @@ class Node:
     def _end_leftovers(self) -> None:
         """Stop the jobs of an earlier incarnation: their tasks have been placed again, with a later attempt."""
         for job in self.runner.adopt():
-            if not self.deployment.ledger.is_current(job.task_id, job.attempt):
+            ask = partial(self.deployment.ledger.is_current, job.task_id, job.attempt)
+            if not self._when_redis_answers(ask):
                 self.runner.kill(job.task_id, job.attempt)
                 logger.warning(
                     "leftover-ended node=%s task=%s attempt=%d: an earlier incarnation left it, and its task was "
                     "placed again", self.name, job.task_id, job.attempt,
                 )  # fmt: skip
+
+    def _when_redis_answers(self, ask: Callable[[], _T]) -> _T:
+        """As Celery waits for its broker at start: a node that starts while Redis does is not to be started again."""
+        while True:
+            try:
+                return ask()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                logger.warning("redis-away node=%s: it joins when Redis answers (%s)", self.name, error)
+                worker_state.maybe_shutdown()
+                time.sleep(JOIN_RETRY_S)
 
     def _register(self) -> None:
         assert self.capacity is not None
