@@ -150,7 +150,7 @@ def start_by_hand(engine, runner, job, command, *, start=True):
 
 def test_a_live_container_is_adopted_not_started_again(docker_runner, engine, make_job, control):
     job = make_job(["echo", "a second run"])
-    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "sleep 1; echo the first run"])
+    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "sleep 3; echo the first run"])
     assert [(live.attempt, live.running) for live in docker_runner.adopt()] == [(1, True)]
     result = docker_runner.run(job, control)
     assert (result.container_id, result.stdout_tail) == (container, "the first run\n")
