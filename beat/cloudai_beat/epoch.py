@@ -214,7 +214,9 @@ class _Run:
             return None
         seed = zlib.crc32(self._report.epoch_id.encode())
         try:
-            outcome = self._search(SearchInputs(tasks, workers, in_force, refreshed, self._settings, seed))
+            outcome = self._search(
+                SearchInputs(tasks, workers, in_force, refreshed, self._settings, seed, self._report.theta_factor)
+            )
         except Exception as error:
             # What was learned is worth publishing without it.
             logger.exception("search-failed id=%s: the epoch goes on without it", self._report.epoch_id)

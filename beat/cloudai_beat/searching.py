@@ -26,6 +26,8 @@ class SearchInputs:
     settings: OptimiserSettings
     #: Of every draw.
     seed: int
+    #: What earlier searches have scaled the fitted theta by, in all; it stays within [0.5, 2].
+    theta_factor: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ class Weights:
     overload: float = 0.125
 
 
+DEFAULT_WEIGHTS = Weights()
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """The four terms, each 0..1 or a little above."""

@@ -41,12 +41,8 @@ def block_gains(gains: Floats, blocks: int = BLOCKS) -> Floats:
 
 
 def judge(gains: Floats, seed: int) -> Verdict:
-    """Paired bootstrap over the gains of blocks, shape (b,) or (repetitions, b).
-
-    A repetition is the same work under other noise; its blocks are drawn together with those of the others, since only
-    time makes blocks independent.
-    """
-    table = np.atleast_2d(np.asarray(gains, dtype=np.float64)).mean(axis=0)
+    """Paired bootstrap over the gains of blocks, shape (b,)."""
+    table = np.asarray(gains, dtype=np.float64)
     gain = float(table.mean()) if table.size else 0.0
     if table.size < LEAST_BLOCKS or not np.isfinite(table).all():
         return Verdict(gain, float("-inf"))

@@ -30,13 +30,6 @@ def test_a_gain_in_one_stretch_only_does_not_pass() -> None:
     assert not judge(block_gains(gains), 3).better
 
 
-def test_repetitions_sharpen_the_verdict() -> None:
-    chance = np.random.default_rng(4)
-    table = 0.03 + chance.normal(0.0, 0.15, (40, 24))
-    assert judge(table, 4).bound > judge(table[:1], 4).bound
-    assert judge(table, 4).better
-
-
 @pytest.mark.parametrize("gains", [np.zeros(0), np.full(3, 0.5), np.array([0.1, np.nan] * 12)])
 def test_too_little_or_broken_work_never_passes(gains: np.ndarray) -> None:
     assert not judge(block_gains(gains), 5).better
