@@ -1,4 +1,5 @@
-"""A cluster on this machine: an embedded Valkey and several nodes, ended by the process that started them.
+"""A cluster on this machine: an embedded Valkey, several nodes and, if asked for, the control process and Flower, all
+ended by the process that started them.
 
     with LocalCluster(folder) as cluster:
         app = CloudAI("mine", settings=cluster.settings)
@@ -23,6 +24,7 @@ from typing import Any, Literal, Self
 from cloudai.deployment import Deployment
 from cloudai.embedded import EmbeddedValkey
 from cloudai.local_nodes import DEFAULT_NODES, LocalNode
+from cloudai.local_services import LocalServices, RunningServices
 from cloudai.node_process import NodeProcess
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.settings import Settings
@@ -36,6 +38,9 @@ START_TIMEOUT_S = 60.0
 
 #: How long running jobs may go on when the cluster is stopped, unless told otherwise, seconds.
 STOP_TIMEOUT_S = 10.0
+
+#: How long the control process and Flower have to end once the nodes have, seconds.
+_SERVICES_TIMEOUT_S = 5.0
 
 #: How long a node has to stop its jobs once told that waiting is over, seconds.
 _COLD_TIMEOUT_S = 10.0
@@ -66,6 +71,7 @@ class LocalCluster:
         overrides: further settings of the nodes and of `settings`, section -> key -> value.
         redis_url: a Redis to use; without one an embedded Valkey is started, and ended with the cluster.
         port: port of the embedded Valkey; 0 picks a free one.
+        services: what runs beside the nodes: control process with its document store, Flower.
         app: Celery application of the nodes, as `celery -A` takes it.
         environment: further environment of the nodes, for instance PYTHONPATH of a test's own application.
 
@@ -80,6 +86,7 @@ class LocalCluster:
         overrides: SettingsOverrides | None = None,
         redis_url: str | None = None,
         port: int = 0,
+        services: LocalServices = LocalServices(),  # noqa: B008 - frozen
         app: str = "cloudai",
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -89,6 +96,8 @@ class LocalCluster:
         self._overrides = {section: dict(values) for section, values in (overrides or {}).items()}
         self._valkey = None if redis_url else EmbeddedValkey(self.folder / "valkey", port=port)
         self._redis_url = redis_url
+        #: The control process and Flower.
+        self.services = RunningServices(self.folder, services)
         self._app = app
         self._environment = dict(environment or {})
         self._processes: list[NodeProcess] = []
@@ -155,11 +164,13 @@ class LocalCluster:
             ConfigurationError: a setting is wrong.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "logs").mkdir(parents=True, exist_ok=True)
             if self._valkey is not None:
                 self._valkey.start()
+            self.services.start_store()
             _ = self.settings  # refused here rather than in every node's log
             self._processes = [self._start_node(node) for node in self.nodes]
+            self.services.start(self._app, self._process_environment(self._sections()))
             self._wait_until_joined()
         except BaseException:
             self.stop(timeout_s=0)
@@ -167,10 +178,12 @@ class LocalCluster:
         return self
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End what was started: nodes first, Valkey last. Ends only that; may be repeated.
+        """End what was started: nodes and services first, the servers last. Ends only that; may be repeated.
 
         A node finishes what runs for `timeout_s`; then it stops its jobs; what does not end then is killed.
         """
+        for service in self.services.processes:
+            service.signal(signal.SIGTERM)
         self._signal_and_wait(signal.SIGTERM, timeout_s)
         # Celery's cold shutdown: the node stops its containers and processes.
         self._signal_and_wait(signal.SIGQUIT, _COLD_TIMEOUT_S)
@@ -179,6 +192,10 @@ class LocalCluster:
         self._processes = []
         if "deployment" in self.__dict__:
             self.deployment.client.close()
+        ends_at = time.monotonic() + _SERVICES_TIMEOUT_S
+        for service in self.services.processes:
+            service.wait(ends_at - time.monotonic())
+        self.services.stop()
         if self._valkey is not None:
             self._valkey.stop()
 
@@ -191,7 +208,7 @@ class LocalCluster:
         ]
         if self._valkey is not None and not self._valkey.is_running():
             lines.append(f"Valkey has ended; its log is {self._valkey.log_path}")
-        return lines
+        return [*lines, *self.services.ended()]
 
     def __enter__(self) -> Self:
         return self.start()
@@ -205,11 +222,11 @@ class LocalCluster:
         sections = {section: dict(values) for section, values in self._overrides.items()}
         sections.setdefault("redis", {})["url"] = self.url
         sections.setdefault("node", {})["runner"] = self.runner
+        sections["optimiser"] = {**self.services.settings(), **sections.get("optimiser", {})}
         return sections
 
     def _start_node(self, node: LocalNode) -> NodeProcess:
         logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
         sections = self._sections()
         sections["node"] = {
             "work_dir": str(self.folder / "nodes"),
@@ -220,13 +237,18 @@ class LocalCluster:
         command = [
             *(sys.executable, "-m", "celery", "-A", self._app, "worker", "--node"),
             *("-n", node.full_name, "--loglevel", "INFO"),
+            *(["-E"] if self.services.sends_events else []),
         ]
+        environment = {**self._process_environment(sections), **node.environment}
+        return NodeProcess(node.full_name, command, environment, logs / f"{node.name}.log")
+
+    def _process_environment(self, sections: SettingsOverrides) -> dict[str, str]:
         environment = {**os.environ, **self._environment, **_as_environment(sections)}
         file = find_file(os.environ)
         if file is not None:
-            # The nodes work in another folder, and are to read the file that this process read.
+            # The processes work in another folder, and are to read the file that this process read.
             environment[ENV_FILE] = str(file.resolve())
-        return NodeProcess(node.full_name, command, environment, logs / f"{node.name}.log")
+        return environment
 
     def _wait_until_joined(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

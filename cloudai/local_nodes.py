@@ -39,6 +39,8 @@ class LocalNode:
     slots: int = 4
     #: What constraints are matched with.
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Further environment of its process.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def full_name(self) -> str:

@@ -25,6 +25,8 @@ _TYPE_INDEX = {kind: index for index, kind in enumerate(TYPES)}
 
 #: A runtime may be so much longer than the task was there, seconds: two clocks never agree.
 _CLOCKS_APART_S = 5.0
+#: A family with so many successes is told apart from the rest of its type.
+_FAMILY_RECORDS = 10
 #: No feature of a placement is larger: a ratio is at most 1 where a task fits, a load rarely above 2.
 _FEATURE_MAX = 20.0
 
@@ -52,6 +54,8 @@ class Columns:
     overload: FloatArray
     #: cpu, memory and gpu ratio and load at the placement; NaN where not recorded.
     features: FloatArray
+    #: Jobs that run alike: the type, or the family in it where it has enough records; numbers from 0.
+    level: IntArray
     #: Records, or parts of them, that were left out: how many, by reason.
     skipped: Mapping[str, int]
 
@@ -64,6 +68,11 @@ class Columns:
     def pair(self) -> IntArray:
         """Place of each attempt's (type, node) in a flattened table."""
         return self.kind * len(self.nodes) + self.node
+
+    @cached_property
+    def group(self) -> IntArray:
+        """A number for each attempt's (level, node): what runs alike on one node."""
+        return self.level * len(self.nodes) + self.node
 
     def table(self, values: FloatArray | None = None, where: BoolArray | None = None) -> FloatArray:
         """Sums of `values` (None: counts) over the attempts `where`, by type and node."""
@@ -89,18 +98,28 @@ def columns_of(history: Sequence[TaskHistory]) -> Columns:
     counted = np.array([r.final and r.outcome != names.CANCELLED for r in sound], dtype=np.bool_)
     succeeded = np.array([r.outcome == names.SUCCEEDED for r in sound], dtype=np.bool_)
     overload = np.array([_finite_or_0(record.overload_time) for record in sound], dtype=np.float64)
+    success = succeeded & np.isfinite(runtime)
     return Columns(
         nodes=nodes,
         kind=np.array([_TYPE_INDEX[record.task_type] for record in sound], dtype=np.int64),
         node=np.array([index[record.worker_id] for record in sound], dtype=np.int64),
         counted=counted,
         violation=counted & ~np.array([record.sla_success for record in sound], dtype=np.bool_),
-        success=succeeded & np.isfinite(runtime),
+        success=success,
         runtime=runtime,
         overload=np.minimum(overload, np.nan_to_num(runtime)),
         features=features,
+        level=_levels(sound, success),
         skipped=dict(skipped),
     )
+
+
+def _levels(records: Sequence[TaskHistory], success: BoolArray) -> IntArray:
+    named = [(record.task_type, record.family) for record in records]
+    counts = Counter(key for key, there in zip(named, success, strict=True) if there and key[1])
+    told_apart = sorted(key for key, count in counts.items() if count >= _FAMILY_RECORDS)
+    numbers = {key: len(TYPES) + place for place, key in enumerate(told_apart)}
+    return np.array([numbers.get(key, _TYPE_INDEX[key[0]]) for key in named], dtype=np.int64)
 
 
 def _is_sound(record: TaskHistory, skipped: Counter[str]) -> bool:

@@ -2,8 +2,9 @@
 
     runtime = m * (1 + theta . x)        x = cpu, memory and gpu ratio and load at the placement
 
-m, the uncontended runtime, is another for every (type, node) pair, so each pair has an intercept of its own: what tells
-about theta is how runtimes differ within a pair. Fast and slow nodes thus never pass for idle and busy ones.
+m, the uncontended runtime, is another for every (type, node) pair, and for families that are large enough, so each has
+an intercept of its own: what tells about theta is how runtimes differ within a pair. Fast and slow nodes thus never
+pass for idle and busy ones.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ def fit_theta(columns: Columns, prior: Sequence[float]) -> ThetaFit:
 
     known = np.asarray(prior, dtype=np.float64)
     usable = columns.success & np.isfinite(columns.features).all(axis=1)
-    counts = columns.table(where=usable).ravel()
-    usable &= counts[columns.pair] >= LEAST_OF_PAIR
+    counts = np.bincount(columns.group[usable], minlength=int(columns.group.max(initial=0)) + 1)
+    usable &= counts[columns.group] >= LEAST_OF_PAIR
     records = int(usable.sum())
     if records < LEAST_RECORDS:
         why = f"{records} completions in pairs of at least {LEAST_OF_PAIR}; {LEAST_RECORDS} are needed"
         return ThetaFit(_four(known), 0, 0, 0.0, kept=why)
-    _, group, size = np.unique(columns.pair[usable], return_inverse=True, return_counts=True)
+    _, group, size = np.unique(columns.group[usable], return_inverse=True, return_counts=True)
     x = columns.features[usable]
     runtime = columns.runtime[usable]
     # Relative to the mean of its pair: type and speed are out, and every pair weighs by its records.

@@ -1,10 +1,10 @@
 """The speed of each (type, node) pair, drawn towards its node's where there are few records (spec sections 5 and 7).
 
-    log runtime / (1 + theta . x) = mu_c + nu_j + delta_cj + noise,        s_cj = exp(nu_j + delta_cj)
+    log runtime / (1 + theta . x) = mu_f + nu_j + delta_cj + noise,        s_cj = exp(nu_j + delta_cj)
 
-mu is the type's, nu the node's, delta what is special to the pair. nu and delta are expected around 0 within a spread
-that is known beforehand, so the fewer and the noisier the records, the closer a factor stays to its node's, and a
-node's to 1. The reference is the (geometric) mean node.
+mu is the type's, or the family's where it has enough records; nu the node's, delta what is special to the pair of type
+and node. nu and delta are expected around 0 within a spread that is known beforehand, so the fewer and the noisier the
+records, the closer a factor stays to its node's, and a node's to 1. The reference is the (geometric) mean node.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cloudai_beat.columns import TYPES, Columns, FloatArray
+from cloudai_beat.columns import TYPES, Columns, FloatArray, IntArray
 from cloudai_beat.contention import LEAST_OF_PAIR
 
 #: Spread of the logarithm beforehand: nodes of a fleet differ by 4, a type's own factor on a node by 1.3.
@@ -35,42 +35,48 @@ class Speeds:
     factors: dict[str, dict[str, float]]
     #: Nodes with too few records, whose factors are not known.
     unknown: tuple[str, ...]
-    #: Scatter of the logarithm within a pair.
+    #: Scatter of the logarithm among jobs that run alike.
     noise: float
 
 
 def fit_speeds(columns: Columns, stretched: FloatArray) -> Speeds:
     """Speed factors from the successes; `stretched` is 1 + theta . x of each attempt (contention.stretch)."""
-    success = columns.success
+    chosen = columns.success
     rows, nodes = columns.shape
-    counts = columns.table(where=success)
+    counts = columns.table(where=chosen)
     of_node = counts.sum(axis=0)
     enough = of_node >= LEAST_OF_PAIR
     unknown = tuple(name for name, there in zip(columns.nodes, enough, strict=True) if not there)
     if not enough.any():
         return Speeds({kind: {} for kind in TYPES}, unknown, 0.0)
-    logs = np.log(np.where(success, columns.runtime, 1.0) / stretched)
-    sums = columns.table(logs, success)
-    means = sums / np.maximum(counts, 1)
-    scatter = columns.table((logs - means.ravel()[columns.pair]) ** 2, success).sum()
-    freedom = max(1.0, counts.sum() - np.count_nonzero(counts))
-    noise = max(_NOISE_MIN, float(np.sqrt(scatter / freedom)))
+    level, node, pair, group = (
+        array[chosen] for array in (columns.level, columns.node, columns.pair, columns.group)
+    )
+    logs = np.log(columns.runtime[chosen] / stretched[chosen])
+    noise = max(_NOISE_MIN, _scatter(logs, group))
     # How many records weigh as much as what is known beforehand; a few that agree by accident must not decide.
     k_node, k_pair = (noise / NODE_SD) ** 2, max(LEAST_OF_PAIR, (noise / PAIR_SD) ** 2)
-    mu, nu, delta = np.zeros(rows), np.zeros(nodes), np.zeros((rows, nodes))
-    of_type = np.maximum(counts.sum(axis=1), 1)
+    of_level = np.maximum(np.bincount(level), 1)
+    nu, delta = np.zeros(nodes), np.zeros(rows * nodes)
     for _ in range(_ROUNDS):
-        before = nu + delta
-        mu = (sums - counts * (nu + delta)).sum(axis=1) / of_type
-        nu = (sums - counts * (mu[:, None] + delta)).sum(axis=0) / (of_node + k_node)
+        before = nu[node] + delta[pair]
+        mu = (np.bincount(level, logs - before) / of_level)[level]
+        nu = np.bincount(node, logs - mu - delta[pair], minlength=nodes) / (of_node + k_node)
         # The reference is the mean node.
         nu -= nu[enough].mean()
-        delta = (sums - counts * (mu[:, None] + nu)) / (counts + k_pair)
-        if np.max(np.abs(nu + delta - before)) < _CONVERGED:
+        delta = np.bincount(pair, logs - mu - nu[node], minlength=rows * nodes) / (counts.ravel() + k_pair)
+        if np.max(np.abs(nu[node] + delta[pair] - before)) < _CONVERGED:
             break
-    factors = np.clip(np.exp(nu + delta), FACTOR_MIN, FACTOR_MAX)
+    factors = np.clip(np.exp(nu + delta.reshape(rows, nodes)), FACTOR_MIN, FACTOR_MAX)
     table = {
         kind: {name: float(factors[row, j]) for j, name in enumerate(columns.nodes) if enough[j]}
         for row, kind in enumerate(TYPES)
     }
     return Speeds(table, unknown, noise)
+
+
+def _scatter(logs: FloatArray, group: IntArray) -> float:
+    """Standard deviation within a group."""
+    _, place, size = np.unique(group, return_inverse=True, return_counts=True)
+    within = logs - (np.bincount(place, logs) / size)[place]
+    return float(np.sqrt(np.sum(within**2) / max(1, len(logs) - len(size))))

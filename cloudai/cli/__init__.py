@@ -14,7 +14,7 @@ from cloudai.cli.lazy_group import ENTRY_POINT, LazyCommand, LazyGroup
 _COMMANDS = {
     "init": LazyCommand("cloudai.cli.init:init", "Write a commented cloudai.toml."),
     "up": LazyCommand(
-        "cloudai.cli.up:up", "Start a cluster on this machine: Valkey and nodes.", extra="local"
+        "cloudai.cli.up:up", "Start a cluster on this machine: Valkey, nodes, control, Flower.", extra="local"
     ),
     "demo": LazyCommand(
         "cloudai.cli.demo:demo", "Run jobs of all six types on a local cluster.", extra="local"

@@ -16,11 +16,16 @@ from cloudai.cli.output import json_option, print_table
 from cloudai.demo.run import runner_line
 from cloudai.local_cluster import STOP_TIMEOUT_S, LocalCluster
 from cloudai.local_nodes import LocalNode, default_nodes, read_nodes
+from cloudai.local_services import CONTROL, FLOWER, LocalServices
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.settings.sources import state_folder
 
 #: Where the embedded Valkey listens unless told otherwise: beside Redis's own 6379.
 PORT = 6390
+
+#: Where the document store and Flower listen unless told otherwise: beside MongoDB's own 27017, and Flower's own.
+MONGO_PORT = 27117
+FLOWER_PORT = 5555
 
 #: Time between two looks at the parts, seconds.
 _LOOK_EVERY_S = 1.0
@@ -55,6 +60,22 @@ _LOOK_EVERY_S = 1.0
     show_default=True,
     help="Port of the embedded Valkey on 127.0.0.1; 0 picks a free one.",
 )
+@click.option("--control/--no-control", default=True, help="With a document store and the control process.")
+@click.option("--flower/--no-flower", default=True, help="With Flower.")
+@click.option(
+    "--mongo-port",
+    type=click.IntRange(0, 65535),
+    default=MONGO_PORT,
+    show_default=True,
+    help="Port of the document store on 127.0.0.1; 0 picks a free one.",
+)
+@click.option(
+    "--flower-port",
+    type=click.IntRange(0, 65535),
+    default=FLOWER_PORT,
+    show_default=True,
+    help="Port of Flower on 127.0.0.1; 0 picks a free one.",
+)
 @json_option
 @click.pass_context
 def up(
@@ -63,13 +84,18 @@ def up(
     runner: Literal["auto", "docker", "process"],
     folder: Path | None,
     port: int,
+    control: bool,
+    flower: bool,
+    mongo_port: int,
+    flower_port: int,
     as_json: bool,
 ) -> None:
-    """Start a cluster on this machine: an embedded Valkey and nodes of unequal, declared capacity.
+    """Start a cluster on this machine: an embedded Valkey and nodes of unequal, declared capacity; a document
+    store with the control process, which records the history and tunes the parameters; and Flower.
 
     Its nodes run the application of -A, so they take your project's own tasks too. It runs until Ctrl-C or
     SIGTERM and then ends everything that it started. With --json one line is printed when it is ready: url,
-    runner, folder, pids, nodes.
+    mongo_url, flower_url, runner, folder, pids, nodes.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -80,6 +106,7 @@ def up(
         wanted,
         runner=runner,
         port=port,
+        services=LocalServices(control, flower, mongo_port, flower_port),
         app=_app_path(ctx),
         # The nodes work in a folder of their own, and a project's module is often found by this one.
         environment={
@@ -88,6 +115,8 @@ def up(
     )
     if not as_json:
         click.echo(runner_line(cluster))
+        for name, why in cluster.services.left_out.items():
+            click.echo(f"Without {name}: {why}")
         click.echo(f"Starting Valkey and {len(wanted)} nodes in {cluster.folder} ...")
     with cluster:
         _announce(cluster, wanted, as_json=as_json)
@@ -123,12 +152,21 @@ def _app_path(ctx: click.Context) -> str:
 
 
 def _announce(cluster: LocalCluster, nodes: Sequence[LocalNode], *, as_json: bool) -> None:
+    services = cluster.services
     if as_json:
         ready = {
             "url": cluster.url,
+            "mongo_url": services.mongo_url,
+            "flower_url": services.flower_url,
             "runner": cluster.runner,
             "folder": str(cluster.folder),
-            "pids": {"valkey": cluster.valkey_pid, "nodes": cluster.pids},
+            "pids": {
+                "valkey": cluster.valkey_pid,
+                "nodes": cluster.pids,
+                "mongo": services.mongo_pid,
+                "control": services.pid(CONTROL),
+                "flower": services.pid(FLOWER),
+            },
             "nodes": [{"name": node.full_name, **node.settings()} for node in nodes],
         }
         click.echo(json.dumps(ready))
@@ -150,11 +188,16 @@ def _announce(cluster: LocalCluster, nodes: Sequence[LocalNode], *, as_json: boo
     )
     command = ["echo", "hello"]
     image = "debian:bookworm"
+    history = f" CLOUDAI_OPTIMISER__MONGO_URL={services.mongo_url}" if services.mongo_url else ""
+    if services.mongo_url:
+        click.echo(f"\nDocument store: {services.mongo_url}. What the optimiser learns: `cloudai epoch history`.")
+    if services.flower_url:
+        click.echo(f"Flower: {services.flower_url}")
     click.echo(
         f"""
 The cluster is up. In another terminal:
 
-  export CLOUDAI_REDIS__URL={cluster.url}
+  export CLOUDAI_REDIS__URL={cluster.url}{history}
   cloudai submit {image} -- {" ".join(command)}
   cloudai nodes
   cloudai explain TASK_ID

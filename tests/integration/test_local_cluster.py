@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str] | str) -> 
         if time.monotonic() >= deadline:
             pytest.fail(f"not within 60 s: {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -177,6 +186,7 @@ def test_up_says_in_one_line_where_it_is_and_ends_on_sigterm(tmp_path):
         [
             *(sys.executable, "-c", "from cloudai.cli import main; main()", "up", "--json"),
             *("--runner", "process", "--port", "0", "--nodes", str(nodes), "--folder", str(tmp_path / "up")),
+            *("--mongo-port", "0", "--flower-port", "0"),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -185,9 +195,15 @@ def test_up_says_in_one_line_where_it_is_and_ends_on_sigterm(tmp_path):
         ready = json.loads(up.stdout.readline())
         with redis.Redis.from_url(ready["url"]) as client:
             assert client.ping()
+        control, flower = (tmp_path / "up" / "logs" / f"{name}.log" for name in ("control", "flower"))
+        wait_until(lambda: "control-started" in control.read_text(), control.read_text)
+        wait_until(lambda: answers(ready["flower_url"] + "/healthcheck"), flower.read_text)
         up.terminate()
         rest = up.stdout.read()
-    pids = [ready["pids"]["valkey"], *ready["pids"]["nodes"].values()]
+    others = ("valkey", "mongo", "control", "flower")
+    pids = [*ready["pids"]["nodes"].values(), *(ready["pids"][name] for name in others)]
+    assert ready["mongo_url"].startswith("mongodb://127.0.0.1:")
+    assert list((tmp_path / "up" / "control").glob("beat-schedule*"))
     assert list(ready["pids"]["nodes"]) == ["one@local"]
     assert ready["nodes"][0]["labels"] == {"zone": "a"}
     assert ready["runner"] == "process"
@@ -219,7 +235,7 @@ def test_up_starts_nodes_of_the_application_that_it_is_given(tmp_path):
                 "up",
                 "--json",
             ),
-            *("--runner", "process", "--port", "0", "--nodes", "1", "--folder", "up"),
+            *("--runner", "process", "--port", "0", "--nodes", "1", "--folder", "up", "--no-control", "--no-flower"),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -227,6 +243,7 @@ def test_up_starts_nodes_of_the_application_that_it_is_given(tmp_path):
     )
     with up:
         ready = json.loads(up.stdout.readline())
+        assert (ready["mongo_url"], ready["flower_url"], ready["pids"]["control"]) == (None, None, None)
         submitted = subprocess.run(
             [sys.executable, "-c", "from own_tasks import double; print(double.delay(21).get(timeout=30))"],
             capture_output=True,

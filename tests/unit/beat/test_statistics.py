@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from statistics import geometric_mean
 from typing import Any
@@ -32,7 +33,9 @@ def theta_of(parameters: GAParams) -> tuple[float, ...]:
 # --- theta and base
 
 
-@pytest.mark.parametrize("speeds", [{"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 1.0, "c": 2.0}], ids=["equal", "unequal"])
+@pytest.mark.parametrize(
+    "speeds", [{"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 1.0, "c": 2.0}], ids=["equal", "unequal"]
+)
 def test_theta_without_noise_is_exact(speeds):
     found = learned(Truth(theta=TRUTH, speeds=speeds, noise=0.0), records=2000)
     assert theta_of(found.parameters) == pytest.approx(TRUTH, rel=1e-3)
@@ -228,7 +231,9 @@ def test_numbers_that_are_none_and_clocks_that_jump_are_left_out_and_counted():
 
 def test_a_node_that_left_long_ago_is_dropped_and_one_that_only_rests_is_kept():
     in_force = GAParams(
-        affinity={"mixed": {"gone": 3.0, "resting": 2.0}}, speed={"mixed": {"resting": 2.0}}, penalty={"gone": 1.0}
+        affinity={"mixed": {"gone": 3.0, "resting": 2.0}},
+        speed={"mixed": {"resting": 2.0}},
+        penalty={"gone": 1.0},
     )
     history, workers = synthetic_history(Truth(), 300, seed=11)
     found = refresh(history, workers, in_force, present=["resting"])
@@ -241,7 +246,9 @@ def test_a_node_that_left_long_ago_is_dropped_and_one_that_only_rests_is_kept():
 
 def test_the_same_window_gives_the_same_parameters_in_any_order():
     history, workers = synthetic_history(Truth(speeds=SPEEDS), 1000, seed=12)
-    assert refresh(history, workers, OTHER).parameters == refresh(history[::-1], workers[::-1], OTHER).parameters
+    assert (
+        refresh(history, workers, OTHER).parameters == refresh(history[::-1], workers[::-1], OTHER).parameters
+    )
 
 
 def test_an_empty_history_is_too_little():
@@ -251,7 +258,13 @@ def test_an_empty_history_is_too_little():
 
 
 def job(
-    number: int, *, node: str = "a", runtime: float = 4.0, late: bool = False, overload: float = 0.0, **more: Any
+    number: int,
+    *,
+    node: str = "a",
+    runtime: float = 4.0,
+    late: bool = False,
+    overload: float = 0.0,
+    **more: Any,
 ) -> TaskHistory:
     arrival = 1.7e9 + 10.0 * number
     return TaskHistory(
@@ -259,3 +272,19 @@ def job(
         arrival_time=arrival, deadline=arrival + 8.0, actual_start=arrival, actual_finish=arrival + runtime,
         actual_runtime=runtime, sla_success=not late, overload_time=overload, features=(0.1, 0.1, 0.0, 0.2), **more,
     )  # fmt: skip
+
+
+def test_families_of_one_type_that_take_unequal_times_do_not_hide_the_speed_of_nodes():
+    chance = random.Random(5)
+    history = []
+    for i in range(120):
+        # Long jobs on one node mostly, short ones on the other: by type alone "b" would look slow.
+        family, node = chance.choice(
+            [("long", "b"), ("long", "b"), ("short", "b"), ("short", "a"), ("short", "a"), ("long", "a")]
+        )
+        runtime = (
+            (6.0 if family == "long" else 1.0) * (1.0 if node == "a" else 0.5) * chance.uniform(0.9, 1.1)
+        )
+        history.append(job(i, node=node, runtime=runtime, family=family))
+    speed = refresh(history, [], GAParams()).parameters.speed["mixed"]
+    assert speed["b"] / speed["a"] == pytest.approx(0.5, rel=0.1)
