@@ -21,7 +21,7 @@ from .knowledge import best_speed, tau_of
 from .node_state import could_hold, fits
 from .policies import CLAIRVOYANT
 from .running import start, true_runtime
-from .waiting_set import next_bit, oldest, park, unpark
+from .waiting_set import first_from, next_bit, oldest, park, unpark
 from .world import World
 
 
@@ -191,42 +191,68 @@ def _most_urgent(policy: int, now: float, S: World) -> int:
     """The waiting task that goes first of those that fit on the nodes with new room; -1: none (dispatch_order)."""
     dispatch_count = S.state[0].dispatches
     best, best_key, best_late = -1, inf, True
-    margin, patience, of_free = S.genes[0].order_margin, S.state[0].order_patience, S.state[0].order_free
+    margin, patience = S.genes[0].order_margin, S.state[0].order_patience
     for at in range(S.state[0].listed):
         s = S.listed[at]
         if S.shapes[s].blocked == dispatch_count:
             continue
-        example = S.shapes[s].example
-        if not _open_to_all(example, S):
+        if not _open_to_all(S.shapes[s].example, S):
             S.shapes[s].blocked = dispatch_count
             continue
-        place = S.shapes[s].lowest
-        while place >= 0:
-            i = S.places[place].task
-            hope = hopes_for(policy, i, S)
-            runtime = hope
-            if of_free > 0 or patience > 0:
-                free = inf
-                if policy == CLAIRVOYANT:
-                    for k in range(S.state[0].dirty):
-                        j = S.dirty[k]
-                        if S.nodes[j].held_for < 0 and fits(i, j, S):
-                            free = min(free, true_runtime(i, j, S))
-                else:
-                    free = _free_runtime(i, S)
-                runtime = hope + of_free * (free - hope)
-            deadline = S.tasks[i].deadline
-            late = not can_make_it(now, runtime, deadline, margin)
-            if late and patience > 0 and can_make_it(now, hope, deadline, patience):
+        lowest = S.shapes[s].lowest
+        if policy == CLAIRVOYANT:
+            # It knows every task's own runtime, so each is looked at.
+            place = lowest
+            while place >= 0:
+                i = S.places[place].task
+                hope, runtime = _runtimes(policy, i, S)
+                late = not can_make_it(now, runtime, S.tasks[i].deadline, margin)
+                waits = late and patience > 0 and can_make_it(now, hope, S.tasks[i].deadline, patience)
+                if not waits and (best_late or not late):
+                    key = _key(i, now, runtime, late, S)
+                    if best < 0 or (best_late and not late) or key < best_key or (key == best_key and i < best):
+                        best, best_key, best_late = i, key, late
                 place = next_bit(S.bits, place + 1, S.shapes[s].highest)
+            continue
+        # Tasks of a shape have one predicted runtime, so they go by deadline: first of those that can make it, if any
+        # can, else of all.
+        hope, runtime = _runtimes(policy, S.shapes[s].example, S)
+        i = first_from(S, s, now + margin * runtime)
+        late = i < 0
+        if late:
+            i = S.places[lowest].task
+            if not best_late or (patience > 0 and can_make_it(now, hope, S.tasks[i].deadline, patience)):
                 continue
-            if best_late or not late:
-                late_s = max(now + runtime - deadline, 0.0) if late else 0.0
-                key = urgency(deadline, runtime, late_s, S.genes[0].order_runtime, S.genes[0].order_lateness)
-                if best < 0 or (best_late and not late) or key < best_key or (key == best_key and i < best):
-                    best, best_key, best_late = i, key, late
-            place = next_bit(S.bits, place + 1, S.shapes[s].highest)
+        key = _key(i, now, runtime, late, S)
+        if best < 0 or (best_late and not late) or key < best_key or (key == best_key and i < best):
+            best, best_key, best_late = i, key, late
     return best
+
+
+@compiled
+def _key(i: int, now: float, runtime: float, late: bool, S: World) -> float:
+    """Urgency of a waiting task; the lower goes first."""
+    deadline = S.tasks[i].deadline
+    late_s = max(now + runtime - deadline, 0.0) if late else 0.0
+    return urgency(deadline, runtime, late_s, S.genes[0].order_runtime, S.genes[0].order_lateness)
+
+
+@compiled
+def _runtimes(policy: int, i: int, S: World) -> tuple[float, float]:
+    """What task i can hope for, and the runtime by which it is ordered, s."""
+    hope = hopes_for(policy, i, S)
+    of_free, patience = S.state[0].order_free, S.state[0].order_patience
+    if of_free == 0 and patience == 0:
+        return hope, hope
+    free = inf
+    if policy == CLAIRVOYANT:
+        for k in range(S.state[0].dirty):
+            j = S.dirty[k]
+            if S.nodes[j].held_for < 0 and fits(i, j, S):
+                free = min(free, true_runtime(i, j, S))
+    else:
+        free = _free_runtime(i, S)
+    return hope, hope + of_free * (free - hope)
 
 
 @compiled

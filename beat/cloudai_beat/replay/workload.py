@@ -131,7 +131,8 @@ _ARRAYS = (
 class Shapes:
     """The tasks sorted by shape, then deadline, arrival and place: the waiting set is a bitmap over this order.
 
-    A shape is what placement cannot tell apart (TaskRequest.shape): amounts, type, family, constraint.
+    A shape is what placement cannot tell apart (TaskRequest.shape): amounts, type, family,
+    constraint, limit.
     """
 
     #: (m,) shape of each task
@@ -153,6 +154,8 @@ class Shapes:
         keys = np.stack(
             [getattr(workload, name) for name in ("cpu_milli", "memory_kib", "gpu_milli", "storage_kib")]
             + [workload.task_type, workload.family, workload.constraint]
+            # Tasks of a shape have one predicted runtime, which the user's limit bounds.
+            + [np.unique(workload.limit, return_inverse=True)[1].reshape(-1)]
         )
         _, example, of_task = np.unique(keys, axis=1, return_index=True, return_inverse=True)
         of_task = np.asarray(of_task, dtype=np.int64).reshape(-1)

@@ -123,7 +123,7 @@ def world(
         bits=np.zeros(count // 64 + 2, dtype=np.uint64),
         age_bits=np.zeros(count // 64 + 2, dtype=np.uint64),
         listed=np.zeros(shapes, dtype=np.int64),
-        dirty=np.zeros(len(fleet) + 1, dtype=np.int64),
+        dirty=np.zeros(2 * len(fleet) + 1, dtype=np.int64),
         state=_state(workload, environment, options),
         genes=np.array(parameters.genes, dtype=np.float64).view(GENE),
         contention=np.array(environment.contention, dtype=np.float64),

@@ -20,6 +20,9 @@ from cloudai_beat.searching import SearchInputs, SearchOutcome
 from cloudai_beat.statistics import refresh
 from cloudai_beat.synthetic import Truth, synthetic_history
 
+#: The first test of a run may have to wait for the engine to be compiled.
+pytestmark = pytest.mark.timeout(600)
+
 History = tuple[list[TaskHistory], list[WorkerStats]]
 
 SEARCH = GeneticSearch(compile_wait_s=600.0, budget_s=1e6)
