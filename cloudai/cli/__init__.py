@@ -20,6 +20,7 @@ _COMMANDS = {
         "cloudai.cli.demo:demo", "Run jobs of all six types on a local cluster.", extra="local"
     ),
     "bench": LazyCommand("cloudai.cli.bench:bench", "Measure speed against plain Celery.", extra="local"),
+    "simulate": LazyCommand(ENTRY_POINT, "Replay a log of jobs under each policy: would it have helped?", extra="beat"),
     "doctor": LazyCommand("cloudai.cli.doctor:doctor", "Say what is missing here and what to do."),
     "submit": LazyCommand("cloudai.cli.submit:submit", "Submit a container job."),
     "status": LazyCommand("cloudai.cli.status:status", "Fleet and queue at a glance."),

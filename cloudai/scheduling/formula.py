@@ -71,29 +71,29 @@ def gpu_fits(gpu_milli: int, largest_share: Value, whole: Value) -> Value:
     return whole >= gpu_milli / MILLI
 
 
-def take_devices(free: Any, gpu_milli: int) -> int:
-    """Take GPU shares out of `free` (thousandths by device, changed in place) as the ledger does; bits of the devices.
+def take_devices(free: Any, gpu_milli: int, holders: Any, holder: int) -> int:
+    """Take GPU shares out of `free` (thousandths by device, changed in place) as the ledger does.
 
+    Returns the device of a share, -1 for whole ones: those get `holder` in `holders`, which is as long as `free`.
     Whole devices come from those that are wholly free; a share comes from the fullest device that has room for it. The
     caller has checked that it fits.
     """
-    taken = 0
     if gpu_milli <= 0:
-        return taken
+        return -1
     if gpu_milli < MILLI:
         fullest = -1
         for device in range(len(free)):
             if free[device] >= gpu_milli and (fullest < 0 or free[device] < free[fullest]):
                 fullest = device
         free[fullest] -= gpu_milli
-        return 1 << fullest
+        return fullest
     left = gpu_milli // MILLI
     for device in range(len(free)):
         if left > 0 and free[device] == MILLI:
             free[device] = 0
-            taken |= 1 << device
+            holders[device] = holder
             left -= 1
-    return taken
+    return -1
 
 
 def learned_tau(learning_rate: float, runtime: float, tau: float) -> float:

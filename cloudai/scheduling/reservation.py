@@ -48,5 +48,5 @@ def _take(free: tuple[int, ...], need: int) -> tuple[int, ...]:
     if need == 0:
         return free
     shares = list(free)
-    take_devices(shares, need)
+    take_devices(shares, need, [0] * len(shares), 1)
     return tuple(shares)

@@ -63,16 +63,16 @@ def refresh(j: int, S: World, pressure: float) -> None:
 
 @compiled
 def reserve(i: int, j: int, used: int, pressure: float, S: World) -> int:
-    """Take task i's amounts on node j, with `used` thousandths of a core in use; the devices taken, as bits."""
+    """Take task i's amounts on node j, with `used` thousandths of a core in use; the device of a GPU share, else -1."""
     S.nodes[j].cpu -= S.tasks[i].cpu
     S.nodes[j].memory -= S.tasks[i].memory
     S.nodes[j].storage -= S.tasks[i].storage
     S.nodes[j].slots -= 1
     S.nodes[j].used += used
     S.nodes[j].running += 1
-    taken = 0
+    taken = -1
     if S.tasks[i].gpu > 0:
-        taken = take_devices(S.devices[j], S.tasks[i].gpu)
+        taken = take_devices(S.devices[j], S.tasks[i].gpu, S.holders[j], i)
         S.nodes[j].gpu -= S.tasks[i].gpu
         _look_at_devices(j, S)
     refresh(j, S, pressure)
@@ -80,7 +80,7 @@ def reserve(i: int, j: int, used: int, pressure: float, S: World) -> int:
 
 
 @compiled
-def release(i: int, j: int, used: int, devices: int, pressure: float, S: World) -> None:
+def release(i: int, j: int, used: int, device: int, pressure: float, S: World) -> None:
     """Give back what `reserve` took."""
     S.nodes[j].cpu += S.tasks[i].cpu
     S.nodes[j].memory += S.tasks[i].memory
@@ -90,10 +90,13 @@ def release(i: int, j: int, used: int, devices: int, pressure: float, S: World) 
     S.nodes[j].running -= 1
     need = S.tasks[i].gpu
     if need > 0:
-        share = min(need, MILLI)
-        for device in range(S.nodes[j].gpu_capacity):
-            if (devices >> device) & 1:
-                S.devices[j, device] += share
+        if need < MILLI:
+            S.devices[j, device] += need
+        else:
+            for whole in range(S.nodes[j].gpu_capacity):
+                if S.holders[j, whole] == i:
+                    S.devices[j, whole] = MILLI
+                    S.holders[j, whole] = -1
         S.nodes[j].gpu += need
         _look_at_devices(j, S)
     refresh(j, S, pressure)

@@ -29,8 +29,8 @@ def _record(floats: str, ints: str) -> np.dtype[Any]:
     return np.dtype([(name, np.float64) for name in floats.split()] + [(name, np.int64) for name in ints.split()])
 
 
-#: A task: what was given (see Workload; `shape`, `place`: see Shapes), and what became of it. `devices`: bits of the
-#: GPU devices that it took; `hold`: node kept for it while it waits; `queue_next`: behind it in its node's queue;
+#: A task: what was given (see Workload; `shape`, `place`: see Shapes), and what became of it. `device`: the GPU of
+#: which it took a share; `hold`: node kept for it while it waits; `queue_next`: behind it in its node's queue;
 #: `run_next`, `run_previous`: beside it among those that run on its node. -1: none.
 TASK = _record(
     "arrival deadline limit runtime noise start finish predicted load_at_start",
@@ -81,6 +81,8 @@ class World(NamedTuple):
     families: Records
     #: (n, d) free share of each device, thousandths
     devices: Ints
+    #: (n, d) task that has the whole device, -1: none
+    holders: Ints
     #: (c, n)
     allowed: Bools
     #: (s,) SHAPE
@@ -116,6 +118,7 @@ def world(
         kinds=_kinds(environment, parameters, options.first_tau),
         families=_families(workload.families, options.family_tau),
         devices=np.where(np.arange(max(1, int(fleet.gpus.max()))) < fleet.gpus[:, None], MILLI, 0).astype(np.int64),
+        holders=np.full((len(fleet), max(1, int(fleet.gpus.max()))), -1, dtype=np.int64),
         allowed=fleet.allowed,
         shapes=_shapes(workload),
         places=_filled(PLACE, count, deadline=workload.shapes.deadline, task=workload.shapes.task),

@@ -20,6 +20,10 @@ K_RANGE = (1.5, 2.5)
 #: Scatter of the factor of a (type, node) pair, and of one run about its expectation (sigma of the logarithm).
 PAIR_SIGMA, NOISE_SIGMA = 0.25, 0.1
 
+#: What a run suffers from its neighbours: the weights are drawn between nothing and the defaults of spec section 6, so
+#: that nobody knows them beforehand.
+CONTENTION_MOST = (0.1, 0.1, 0.3, 0.2)
+
 LOAD_DEFAULT, LOAD_MOST = 0.6, 10.0
 
 
@@ -98,7 +102,7 @@ def make_scenario(trace: Trace, setting: Setting, seed: int) -> Scenario:
     speeds = np.array([node.speed for node in fleet], dtype=np.float64)
     capacity = np.array([node.capacity for node in fleet], dtype=np.int64)
     slowness = rng.lognormal(0.0, PAIR_SIGMA, (len(TASK_TYPES), len(fleet))) / speeds
-    theta = np.array((0.1, 0.1, 0.3, 0.2)) * rng.uniform(0.5, 1.5, 4)
+    theta = np.array(CONTENTION_MOST) * rng.uniform(0.0, 1.0, 4)
     arrival, scarce = offered(part, capacity, speeds, setting.load)
     n = len(part)
     k = rng.uniform(*K_RANGE, n) if setting.k is None else np.full(n, setting.k)
