@@ -274,6 +274,7 @@ class _ChannelMixin:
                 waiting=round(claim.waiting_s, 6),
                 deadline=claim.deadline,
                 reserved=[claim.cpu_milli, claim.memory_kib, claim.gpu_milli, claim.storage_kib],
+                adopts=claim.adopts,
             )
             payload["headers"]["id"] = task_id
             payload["properties"]["delivery_info"]["routing_key"] = PLACE_QUEUE

@@ -39,6 +39,7 @@ _EVENT_DETAILS = (
     "outcome",
     "retries",
     "paused",
+    "adopts",
     "exit_code",
     "runtime",
     "pull_s",

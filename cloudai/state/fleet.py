@@ -11,7 +11,7 @@ runner, version, host).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,10 @@ DRAINING = "draining"
 STALE = "stale"
 NODE_LOST = "lost"
 DOWN = "down"
+
+
+#: Why a registration is refused for longer: the node's jobs may still run on another machine.
+ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ class Registration:
     holder_silent_s: float
     #: Tasks of the last incarnation that are placed on this one again.
     adopted: tuple[str, ...]
+    #: Those of them that attach to a job which was found.
+    adopting: tuple[str, ...] = ()
+    #: ELSEWHERE, or "".
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,9 @@ class Fleet:
         max_attempts: int,
         finished_ttl_s: int,
         shown: Mapping[str, str],
+        jobs: Collection[tuple[str, int]] = (),
+        home: str = "",
+        margin_s: float = 0.0,
     ) -> Registration:
         """Join the fleet as a new incarnation. Refused while another live incarnation holds the name.
 
@@ -130,18 +141,24 @@ class Fleet:
         again,
         with the next attempt, where it still fits, running tasks first; else it waits. A running task whose retry was
         published waits with that; one that was cancelled, or was lost `max_attempts` times, ends unsettled.
+
+        `jobs` are task ids and attempts of the jobs found on the node's machine (`home`): a running task among them is
+        placed here with the next attempt, which attaches to its job, so nothing counts as lost. While the last
+        incarnation's lease and margin last, another machine is refused what that one ran (reason ELSEWHERE).
         """
         args: list[str | int | float] = [
             name, incarnation, capacity.cpu_milli, capacity.memory_kib, capacity.gpus, capacity.storage_kib,
             capacity.slots, json.dumps(dict(labels), sort_keys=True), timeout_s, lease_s, pressure, max_attempts,
-            finished_ttl_s,
+            finished_ttl_s, json.dumps([list(job) for job in jobs]), home, margin_s,
         ]  # fmt: skip
         for pair in shown.items():
             args += pair
         reply = self._scripts.register.run(self.client, self.keys.prefix, *args)
         if reply[0] == b"refused":
-            return Registration(False, reply[1].decode(), float(reply[2]), ())
-        return Registration(True, incarnation, 0.0, tuple(task_id.decode() for task_id in reply[1]))
+            reason = reply[3].decode() if len(reply) > 3 else ""
+            return Registration(False, reply[1].decode(), float(reply[2]), (), reason=reason)
+        adopted, adopting = (tuple(task_id.decode() for task_id in ids) for ids in (reply[1], reply[3]))
+        return Registration(True, incarnation, 0.0, adopted, adopting)
 
     def heartbeat(
         self, name: str, incarnation: str, *, pressure: float, usage: Mapping[str, float], publish_after_s: float

@@ -9,7 +9,8 @@ Fields of an entry (hash `task:<id>`):
 state, node, attempt (fencing token, one for each placement), devices (GPU indices), name, type, shape, request (JSON),
 cpu, memory, gpu, storage (1/1000 core, KiB, 1/1000 device, KiB), arrival, deadline, submitted, placed, claimed, since,
 finished, expires (epoch seconds of the server), priority, retries, nonce, losses, revoked, hold, features, tau,
-predicted, parameters, family, user, reason, sla_success, runtime, paused (seconds).
+predicted, parameters, family, user, reason, sla_success, runtime, paused (seconds),
+adopts (attempt:attempt that it attaches to).
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ class Claim:
     memory_kib: int
     gpu_milli: int
     storage_kib: int
+    #: The attempt whose job is still there, to attach to in place of starting one; 0: there is none.
+    adopts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,7 +468,7 @@ def _rule_text(rule: LearningRule, max_families: int) -> str:
 
 
 def _read_claim(text: str, message: bytes) -> Claim:
-    task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage = text.split("\t")
+    task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage, adopts = text.split("\t")
     return Claim(
         task_id=task_id,
         message=message,
@@ -477,6 +480,7 @@ def _read_claim(text: str, message: bytes) -> Claim:
         memory_kib=int(memory),
         gpu_milli=int(gpu),
         storage_kib=int(storage),
+        adopts=int(adopts),
     )
 
 

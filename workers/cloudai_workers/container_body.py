@@ -81,6 +81,7 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
         ),
         limits=Limits(tail_bytes=settings.limits.tail_kib * 1024),
         waiting_s=header["waiting"],
+        adopts=int(header.get("adopts") or 0),
     )
 
 

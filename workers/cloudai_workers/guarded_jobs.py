@@ -70,8 +70,12 @@ class Containers:
 
     def end(self, job: GuardedJob) -> None:
         """See `GuardedJobs`."""
+        found = self._call("GET", f"/containers/{quote(job.name)}/json")
         self._call("DELETE", f"/containers/{quote(job.name)}?force=1&v=1")
-        cgroups.JobGroup(job.name).remove()
+        # One that was adopted has a new name, and the group of its first.
+        parent = found["HostConfig"].get("CgroupParent") if found else ""
+        if parent and parent.startswith(f"{cgroups.ROOT}/"):
+            cgroups.JobGroup(Path(parent).name).remove()
 
     def _call(self, method: str, path: str) -> Any:
         connection = _connect(self._address)

@@ -26,6 +26,7 @@ from typing import Any
 
 from cloudai_workers.guarded_jobs import TROUBLE, Containers, GuardedJob, GuardedJobs, Processes
 from cloudai_workers.lease import now_s
+from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.tenancy import Tenancy
 
 #: Between two looks at jobs that are to be paused, or that a dead worker has left, seconds.
@@ -38,11 +39,20 @@ class Guardian:
     """Watches over the jobs of one incarnation of a node."""
 
     def __init__(
-        self, worker: socket.socket, worker_pid: int, jobs: GuardedJobs, tenancy: Tenancy, *, node: str, pauses: bool
+        self,
+        worker: socket.socket,
+        worker_pid: int,
+        jobs: GuardedJobs,
+        tenancy: Tenancy,
+        notes: PauseNotes,
+        *,
+        node: str,
+        pauses: bool,
     ) -> None:
         self._worker = worker
         self._jobs = jobs
         self._tenancy = tenancy
+        self._notes = notes
         self._node = node
         self._pauses = pauses
         self._used = False
@@ -144,6 +154,7 @@ class Guardian:
     def _pause_all(self) -> None:
         for job in self._running():
             self._jobs.pause(job)
+            self._notes.paused(job.name)
             why = "its worker is dead" if self._dead else "its worker has not renewed the lease"
             self._say("guardian-paused", f"job={job.name}: {why}, and others may be given the job")
 
@@ -153,6 +164,7 @@ class Guardian:
     def _end_all(self) -> None:
         for job in self._jobs.found():
             self._jobs.end(job)
+            self._notes.forget(job.name)
             self._say("guardian-ended", f"job={job.name}: its worker is dead and its lease is over")
 
     def _say(self, event: str, text: str) -> None:
@@ -172,8 +184,10 @@ def main(text: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends by itself, and must not end before
     config = json.loads(text)
-    tenancy = Tenancy(Path(config["folder"]), config["namespace"], config["incarnation"])
+    folder = Path(config["folder"])
+    tenancy = Tenancy(folder, config["namespace"], config["incarnation"])
     with socket.socket(fileno=0) as worker:
         Guardian(
-            worker, config["pid"], jobs_of(config), tenancy, node=config["node"], pauses=config["pauses"]
-        ).run()
+            worker, config["pid"], jobs_of(config), tenancy, PauseNotes(folder),
+            node=config["node"], pauses=config["pauses"],
+        ).run()  # fmt: skip

@@ -17,27 +17,25 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-import redis
-from celery.worker import state as worker_state
 from celery.worker.state import active_requests
 from redis.exceptions import RedisError
 
 import cloudai
 from cloudai import names, transport
 from cloudai.endings import end_without_worker, settle
-from cloudai.errors import NodeRefused
-from cloudai.state.fleet import NodeCapacity
+from cloudai.state.fleet import NodeCapacity, Registration
 from cloudai.state.ledger import Claim
+from cloudai_workers.adoption import Adoption
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.fence import Hearing
 from cloudai_workers.guard import Guard
 from cloudai_workers.holding import Holding
+from cloudai_workers.joining import join_fleet, when_redis_answers
 from cloudai_workers.keeper import LeaseKeeper
 from cloudai_workers.lease import Lease, now_s
 from cloudai_workers.nvidia import gpu_devices
@@ -52,12 +50,10 @@ logger = logging.getLogger(__name__)
 
 #: A placed task whose doorbell is gone so long is rung for again.
 RING_AFTER_S = 5.0
-#: Between two attempts to join while Redis does not answer, seconds.
-JOIN_RETRY_S = 1.0
 #: Time to make outstanding reports at shutdown.
 REPORT_TIMEOUT_S = 30.0
-
-_T = TypeVar("_T")
+#: How soon a new incarnation on this machine takes the jobs over once it has joined, seconds at most.
+HAND_OVER_S = 10.0
 
 _current: Node | None = None
 
@@ -93,9 +89,12 @@ class Node:
             overload_of=self.holding.overload_of,
             reported=self.holding.drop,
         )
-        self.runner: Runner = make_runner(self.settings, name, self.deployment.keys.namespace, self.work_dir)
         namespace = self.deployment.keys.namespace
         self._tenancy = Tenancy(self.work_dir, namespace, self.incarnation)
+        self.runner: Runner = make_runner(self.settings, name, namespace, self.work_dir, self._tenancy.holds)
+        self._adoption = Adoption(self.runner, self.deployment.ledger, name)
+        #: Whether container jobs can run here.
+        self._can_run = False
         self._guard = Guard(
             {
                 "node": name,
@@ -150,8 +149,8 @@ class Node:
                 "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
-        self._when_redis_answers(self._register)
-        self._watch_over(problem is None)
+        self._can_run = problem is None and isinstance(worker.pool, NodePool)
+        self._watch_over(self._register().adopting)
         _current = self
         self.hearing.heard()
         self.keeper.start()
@@ -164,7 +163,7 @@ class Node:
         )  # fmt: skip
         self.clerk.dispatch()
 
-    def _watch_over(self, can_run: bool) -> None:
+    def _watch_over(self, adopting: tuple[str, ...]) -> None:
         """Take over what an earlier incarnation left on this machine, and have it guarded."""
         try:
             self._tenancy.take()
@@ -176,86 +175,66 @@ class Node:
         else:
             self._guard.start()
             self._guard.renewed(self.keeper.lease)
-        if can_run:
-            self._end_leftovers()
+        if self._can_run:
+            when_redis_answers(self.name, lambda: self._adoption.take_over(adopting))
+        if adopting:
+            self._guard.used()
 
     def will_run_job(self, control: StopHandle) -> None:
         """A container job is about to start: returns when it may, or when it is stopped."""
         self._guard.used()
         self.keeper.wait_valid(control)
 
-    def _end_leftovers(self) -> None:
-        """Stop the jobs of an earlier incarnation: their tasks have been placed again, with a later attempt."""
-        for job in self.runner.adopt():
-            ask = partial(self.deployment.ledger.is_current, job.task_id, job.attempt)
-            if not self._when_redis_answers(ask):
-                self.runner.kill(job.task_id, job.attempt)
-                logger.warning(
-                    "leftover-ended node=%s task=%s attempt=%d: an earlier incarnation left it, and its task was "
-                    "placed again", self.name, job.task_id, job.attempt,
-                )  # fmt: skip
-
-    def _when_redis_answers(self, ask: Callable[[], _T]) -> _T:
-        """As Celery waits for its broker at start: a node that starts while Redis does is not to be started again."""
-        while True:
-            try:
-                return ask()
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                logger.warning("redis-away node=%s: it joins when Redis answers (%s)", self.name, error)
-                worker_state.maybe_shutdown()
-                time.sleep(JOIN_RETRY_S)
-
-    def _register(self) -> None:
-        assert self.capacity is not None
-        capacity = NodeCapacity(
-            cpu_milli=self.capacity.cpu_milli,
-            memory_kib=self.capacity.memory_kib,
-            gpus=len(self.capacity.gpus),
-            storage_kib=self.capacity.storage_kib,
-            slots=self.capacity.slots,
+    def _register(self) -> Registration:
+        """Join the fleet, and take over what an earlier incarnation held there."""
+        answer, sent = join_fleet(
+            self.name,
+            self._registration,
+            timeout_s=self.settings.heartbeat_timeout_s,
+            lost_after_s=self.settings.lease_s + self.settings.lease_margin_s,
+            retry_s=self.settings.heartbeat_interval_s,
         )
-        # A node that was killed looks alive until its heartbeat times out: wait that long before it is a refusal.
-        deadline = time.monotonic() + self.settings.heartbeat_timeout_s + 1.0
-        while True:
-            sent = now_s()
-            answer = self.deployment.fleet.register(
-                self.name,
-                self.incarnation,
-                capacity,
-                labels=self._labels(),
-                timeout_s=self.settings.heartbeat_timeout_s,
-                lease_s=self.settings.lease_s,
-                pressure=self._telemetry.sample().pressure,
-                max_attempts=self.app.settings.limits.max_attempts,
-                finished_ttl_s=self.app.settings.limits.finished_ttl_s,
-                shown={
-                    "host": socket.gethostname(),
-                    "pid": str(os.getpid()),
-                    "version": cloudai.__version__,
-                    "runner": self.runner.name,
-                    "on_disconnect": self.settings.on_disconnect,
-                    "pause_after": f"{self.keeper.lease.pause_after_s:g}",
-                    "pool": type(self._worker.pool).__name__,
-                },
-            )
-            if answer.accepted:
-                self.keeper.renewed(sent)
-                if answer.adopted:
-                    logger.warning(
-                        "tasks-adopted node=%s count=%d: the last incarnation left them", self.name, len(answer.adopted)
-                    )
-                return
-            if time.monotonic() >= deadline:
-                raise NodeRefused(
-                    f"node {self.name}: a live node has this name (its last heartbeat came "
-                    f"{answer.holder_silent_s:.1f} s ago). "
-                    "Give this one another name (-n or node.name), or stop the other one."
-                )
+        self.keeper.renewed(sent)
+        if answer.adopted:
             logger.warning(
-                "node-waits node=%s: the name is held until its last heartbeat times out (%.1f s ago)",
-                self.name, answer.holder_silent_s,
+                "tasks-adopted node=%s count=%d attached=%d: the last incarnation left them",
+                self.name, len(answer.adopted), len(answer.adopting),
             )  # fmt: skip
-            time.sleep(min(1.0, self.settings.heartbeat_interval_s))
+        return answer
+
+    def _registration(self) -> Registration:
+        assert self.capacity is not None
+        limits = self.app.settings.limits
+        answer: Registration = self.deployment.fleet.register(
+            self.name,
+            self.incarnation,
+            NodeCapacity(
+                cpu_milli=self.capacity.cpu_milli,
+                memory_kib=self.capacity.memory_kib,
+                gpus=len(self.capacity.gpus),
+                storage_kib=self.capacity.storage_kib,
+                slots=self.capacity.slots,
+            ),
+            labels=self._labels(),
+            timeout_s=self.settings.heartbeat_timeout_s,
+            lease_s=self.settings.lease_s,
+            pressure=self._telemetry.sample().pressure,
+            max_attempts=limits.max_attempts,
+            finished_ttl_s=limits.finished_ttl_s,
+            shown={
+                "host": socket.gethostname(),
+                "pid": str(os.getpid()),
+                "version": cloudai.__version__,
+                "runner": self.runner.name,
+                "on_disconnect": self.settings.on_disconnect,
+                "pause_after": f"{self.keeper.lease.pause_after_s:g}",
+                "pool": type(self._worker.pool).__name__,
+            },
+            jobs=[(job.task_id, job.attempt) for job in self._adoption.found()] if self._can_run else (),
+            home=self.runner.home(),
+            margin_s=self.settings.lease_margin_s,
+        )
+        return answer
 
     def _labels(self) -> dict[str, str]:
         """The operator's labels, and whether container jobs may come here."""
@@ -324,6 +303,7 @@ class Node:
                     for task_id in self.deployment.fleet.ring(self.name, RING_AFTER_S):
                         logger.warning("doorbell-rung-again node=%s task=%s", self.name, task_id)
                     self.holding.give_back_unknown()
+                    self._adoption.end_orphans()
             except RedisError as error:
                 logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
             except Exception:
@@ -355,6 +335,7 @@ class Node:
         if beat.status == "superseded":
             logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
             self._stopping.set()
+            self._let_go()
             self.app.control.shutdown(destination=[self.name])
             os.kill(os.getpid(), 15)
         elif beat.status == "unknown":
@@ -367,6 +348,14 @@ class Node:
         self._resume_paused()
         if beat.waiting:
             self.clerk.dispatch()
+
+    def _let_go(self) -> None:
+        """Another incarnation has the node: jobs that it looks after are left alone, those that it does not see end."""
+        deadline = time.monotonic() + HAND_OVER_S
+        while self._tenancy.holds() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for key in running_jobs():
+            self._supersede(key)
 
     def _stop_superseded(self) -> None:
         paused = self.keeper.paused()

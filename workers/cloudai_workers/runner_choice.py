@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners.base import Runner
 from cloudai_workers.runners.docker_runner import DockerRunner
 from cloudai_workers.runners.policy import NodePolicy
 from cloudai_workers.runners.process_runner import ProcessRunner
 
 
-def make_runner(settings: Any, node: str, namespace: str, work_dir: Path) -> Runner:
+def make_runner(
+    settings: Any, node: str, namespace: str, work_dir: Path, still_ours: Callable[[], bool]
+) -> Runner:
     """The runner of `node.runner`, with the operator's allowlists."""
     policy = NodePolicy(
         volumes=tuple(settings.volumes_allowlist),
@@ -20,6 +24,13 @@ def make_runner(settings: Any, node: str, namespace: str, work_dir: Path) -> Run
         secrets=tuple(settings.secrets_allowlist),
     )
     log_dir = Path(settings.log_dir) if settings.log_dir else None
+    notes = PauseNotes(work_dir)
     if settings.runner == "process":
-        return ProcessRunner(node=node, work_dir=work_dir, namespace=namespace, policy=policy, log_dir=log_dir)
-    return DockerRunner(node=node, namespace=namespace, url=settings.docker_url, policy=policy, log_dir=log_dir)
+        return ProcessRunner(
+            node=node, work_dir=work_dir, namespace=namespace, policy=policy, log_dir=log_dir, notes=notes,
+            still_ours=still_ours,
+        )  # fmt: skip
+    return DockerRunner(
+        node=node, namespace=namespace, url=settings.docker_url, policy=policy, log_dir=log_dir, notes=notes,
+        still_ours=still_ours,
+    )  # fmt: skip

@@ -9,13 +9,16 @@ local taken = {}
 
 local function claim(id)
   local v = redis.call('HMGET', task_key(id), 'state', 'node', 'attempt', 'devices', 'arrival', 'deadline',
-                       'cpu', 'memory', 'gpu', 'storage')
+                       'cpu', 'memory', 'gpu', 'storage', 'adopts')
   if not heard or v[1] ~= 'placed' or v[2] ~= name then return false end
   redis.call('HSET', task_key(id), 'state', 'running', 'claimed', NOW, 'incarnation', incarnation)
   redis.call('ZREM', P .. 'expiring', id)
   event('claimed', id, 'node', name, 'attempt', v[3])
   taken[#taken + 1] = redis.call('GET', P .. 'message:' .. id)
-  taken[#taken + 1] = table.concat({id, v[3], v[4], seconds(now - tonumber(v[5])), v[6], v[7], v[8], v[9], v[10]}, '\t')
+  -- Whether there is a job to attach to was said of one attempt alone (register.lua).
+  local attempt, adopts = string.match(v[11] or '', '^(%d+):(%d+)$')
+  if attempt ~= v[3] then adopts = '0' end
+  taken[#taken + 1] = table.concat({id, v[3], v[4], seconds(now - tonumber(v[5])), v[6], v[7], v[8], v[9], v[10], adopts}, '\t')
   return true
 end
 

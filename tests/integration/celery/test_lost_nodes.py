@@ -1,13 +1,19 @@
-"""Nodes that stop, are killed, come back, and a Redis that is away for a while: nothing lost, nothing doubled."""
+"""Nodes that stop, are killed, come back, and a Redis that is away for a while: nothing lost, nothing doubled.
+
+Where a node is to come back within its lease, the lease is long: a busy machine takes seconds to start a worker.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from celery import chain, chord
+from celery.exceptions import TaskRevokedError
 
 from .cluster import Cluster, lines, until
 
@@ -84,11 +90,11 @@ def test_a_killed_node_s_tasks_run_elsewhere_after_the_lease(cluster: Cluster, w
 
 
 def test_a_killed_node_that_comes_back_adopts_its_tasks(cluster: Cluster, witness: Path, gate: Path) -> None:
-    doomed = cluster.start("phoenix", cpu=1)
+    doomed = cluster.start("phoenix", cpu=1, lease_s=60.0)
     result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="phoenix@t")
     until(lambda: lines(witness) == ["phoenix@t 1"])
     doomed.kill()
-    again = cluster.start("phoenix", cpu=1)
+    again = cluster.start("phoenix", cpu=1, lease_s=60.0)
     until(lambda: lines(witness) == ["phoenix@t 1", "phoenix@t 2"])
     gate.touch()
     assert result.get(timeout=20) == "phoenix@t"
@@ -99,13 +105,13 @@ def test_a_killed_node_that_comes_back_adopts_its_tasks(cluster: Cluster, witnes
 def test_a_result_that_was_stored_before_the_kill_is_not_made_again(
     cluster: Cluster, witness: Path, gate: Path
 ) -> None:
-    doomed = cluster.start("doomed", cpu=1)
+    doomed = cluster.start("doomed", cpu=1, lease_s=60.0)
     result = cluster["hold"].apply_async((str(witness), str(gate)), target_worker_id="doomed@t")
     until(lambda: lines(witness))
     doomed.kill()
     # As if it had died between storing its result and telling the ledger.
     cluster.app.backend.store_result(result.id, "doomed@t", "SUCCESS")
-    again = cluster.start("doomed", cpu=1)
+    again = cluster.start("doomed", cpu=1, lease_s=60.0)
     cluster.until_state(result.id, "succeeded")
     assert lines(witness) == ["doomed@t 1"]
     again.stop()
@@ -164,19 +170,79 @@ def test_a_stopped_process_that_wakes_up_late_stores_nothing(cluster: Cluster, w
     sleeper.stop()
 
 
-def test_a_job_that_a_killed_worker_left_is_ended_when_its_node_joins_again(cluster: Cluster, witness: Path) -> None:
-    node = cluster.start("left", cpu=1)
-    script = f"echo $$ >> {witness}; test $(wc -l < {witness}) -gt 1 || exec sleep 600"
-    result = cluster.app.tasks["cloudai.run_container"].apply_async(
-        kwargs={"image": "busybox", "command": ["sh", "-c", script]}, resources={"cpu": 1},
-        target_worker_id="left@t",
+def ended(job: psutil.Process) -> bool:
+    return not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
+
+
+def container_job(cluster: Cluster, node: str, script: str) -> Any:
+    """The signature of a job that writes its pid, then runs the script."""
+    return cluster.app.tasks["cloudai.run_container"].signature(
+        kwargs={"image": "busybox", "command": ["sh", "-c", script]},
+        options={"resources": {"cpu": 1}, "target_worker_id": f"{node}@t"},
+        immutable=True,
     )
+
+
+def test_a_restarted_node_attaches_to_the_job_that_outlived_its_worker(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
+    node = cluster.start("adopter", cpu=2, lease_s=60.0)
+    wait = f"echo $$ >> {witness}; while [ ! -e {gate} ]; do sleep 0.05; done; echo made once"
+    linked = cluster["mark"].si(str(witness), "linked").set(target_worker_id="adopter@t")
+    joined = cluster["mark"].si(str(witness), "joined").set(target_worker_id="adopter@t")
+    chained = chain(container_job(cluster, "adopter", wait), linked).apply_async()
+    chorded = chord([container_job(cluster, "adopter", wait)], joined).apply_async()
+    until(lambda: len(lines(witness)) == 2)
+    jobs = [psutil.Process(int(line)) for line in lines(witness)]
+    node.kill()
+    # One goes on without a worker and ends before the node is back, the other is still there.
+    assert not any(ended(job) for job in jobs)
+    gate.touch()
+    until(lambda: all(ended(job) for job in jobs))
+    again = cluster.start("adopter", cpu=2, lease_s=60.0)
+    assert chained.get(timeout=60) == "linked"
+    assert chorded.get(timeout=60) == "joined"
+    record = chained.parent.get(timeout=60)
+    assert (record["attempt"], record["stdout_tail"]) == (2, "made once\n")
+    assert len(lines(witness)) == 4
+    assert again.log.count("job-adopted") == 2
+    entry = cluster.deployment.ledger.entry(chained.parent.id)
+    assert "losses" not in entry
+    again.stop()
+
+
+def test_a_job_goes_on_across_restarts_of_its_node(cluster: Cluster, witness: Path, gate: Path) -> None:
+    node = cluster.start("serial", cpu=1, lease_s=60.0)
+    wait = f"echo $$ >> {witness}; while [ ! -e {gate} ]; do sleep 0.05; done; echo made once"
+    result = container_job(cluster, "serial", wait).apply_async()
+    until(lambda: lines(witness))
+    for attempt in ("2", "3"):
+        node.kill()
+        node = cluster.start("serial", cpu=1, lease_s=60.0)
+        entry = cluster.until_state(result.id, "running")
+        assert entry["attempt"] == attempt
+    job = psutil.Process(int(lines(witness)[0]))
+    until(lambda: job.status() != psutil.STATUS_STOPPED, "the job goes on")
+    gate.touch()
+    record = result.get(timeout=60)
+    assert (record["attempt"], record["stdout_tail"]) == (3, "made once\n")
+    assert lines(witness) == [str(job.pid)]
+    node.stop()
+
+
+def test_a_job_whose_task_was_cancelled_meanwhile_is_ended_when_its_node_joins_again(
+    cluster: Cluster, witness: Path
+) -> None:
+    node = cluster.start("left", cpu=1, lease_s=60.0)
+    result = container_job(cluster, "left", f"echo $$ >> {witness}; exec sleep 600").apply_async()
     until(lambda: lines(witness))
     job = psutil.Process(int(lines(witness)[0]))
     node.kill()
     assert job.is_running()
-    again = cluster.start("left", cpu=1)
-    assert result.get(timeout=30)["attempt"] == 2
-    until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "the first attempt's process has ended")
+    result.revoke(terminate=True)
+    again = cluster.start("left", cpu=1, lease_s=60.0)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=60)
+    until(lambda: ended(job), "the job is ended")
     assert f"leftover-ended node=left@t task={result.id} attempt=1" in again.log
     again.stop()

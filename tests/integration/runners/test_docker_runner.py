@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from cloudai.containers import EngineUnavailable, ImageNotFound, PullDenied, Refused, Stopped
+from cloudai.containers import EngineUnavailable, ImageNotFound, PullDenied, Refused, Stopped, Superseded
 from cloudai_workers.runners.base import Limits, StopHandle, job_name
 from cloudai_workers.runners.docker_runner import DockerRunner
 from cloudai_workers.runners.policy import NodePolicy
@@ -177,6 +177,62 @@ def test_a_container_that_was_made_but_never_started_is_started(docker_runner, e
     job = make_job(["true"])
     start_by_hand(engine, docker_runner, job, ["echo", "at last"], start=False)
     assert docker_runner.run(job, control).stdout_tail == "at last\n"
+
+
+def test_a_later_attempt_takes_over_the_container_of_an_earlier_one(docker_runner, engine, make_job, control):
+    job = make_job(["echo", "a second run"])
+    container = start_by_hand(engine, docker_runner, job, ["sh", "-c", "sleep 1; echo the first run"])
+    assert docker_runner.pause(job.task_id, 1)
+    again = replace(job, attempt=2, adopts=1)
+    result = docker_runner.run(again, control)
+    assert (result.container_id, result.attempt, result.stdout_tail) == (container, 2, "the first run\n")
+    assert docker_runner.adopt() == []
+    # There is nothing any more: it begins anew.
+    assert docker_runner.run(replace(job, attempt=3, adopts=2), control).stdout_tail == "a second run\n"
+
+
+def test_an_adopted_container_is_known_by_its_last_attempt(docker_runner, engine, make_job):
+    job = make_job(["true"], timeout=600)
+    start_by_hand(engine, docker_runner, job, ["sleep", "600"])
+    control = StopHandle()
+    again = replace(job, attempt=5, adopts=1)
+    thread = threading.Thread(target=run_quietly, args=(docker_runner, again, control))
+    thread.start()
+    while [live.attempt for live in docker_runner.adopt()] != [5]:
+        time.sleep(0.02)
+    assert not docker_runner.kill(job.task_id, 1)
+    control.stop()
+    thread.join(60)
+    assert docker_runner.adopt() == []
+
+
+def run_quietly(runner, job, control):
+    with contextlib.suppress(Stopped):
+        runner.run(job, control)
+
+
+def test_what_a_new_incarnation_looks_after_is_left_alone(docker_runner, engine, make_job, image):
+    job = make_job(["sleep", "600"])
+    control = StopHandle()
+    other = DockerRunner(node="runner-test", namespace=docker_runner._namespace, still_ours=lambda: False)
+    raised = []
+
+    def run():
+        try:
+            other.run(job, control)
+        except Superseded as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not [live for live in docker_runner.adopt() if live.running]:
+        time.sleep(0.02)
+    control.stop()
+    thread.join(60)
+    assert len(raised) == 1
+    assert [live.running for live in docker_runner.adopt()] == [True]
+    assert docker_runner.kill(job.task_id, 1)
+    other.close()
 
 
 def test_somebody_elses_container_of_that_name_is_left_alone(docker_runner, engine, make_job, control):

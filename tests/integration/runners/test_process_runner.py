@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_job_outlives_its_node_and_is_adopted(process_runner, make_job, contro
     with pytest.raises(Exception, match="exit code 5") as caught:
         process_runner.run(make_job(["echo", "a second run"]), control)
     assert caught.value.result.stdout_tail == "the first run\n"
+
+
+def test_a_later_attempt_takes_over_the_job_of_an_earlier_one(process_runner, make_job, control, task_id, tmp_path):
+    die_while_running(tmp_path, task_id, f"touch {tmp_path}/begun; sleep 1; echo the first run")
+    assert process_runner.pause(task_id, 1)
+    job = make_job(["echo", "a second run"])
+    result = process_runner.run(replace(job, attempt=2, adopts=1), control)
+    assert (result.attempt, result.stdout_tail) == (2, "the first run\n")
+    assert process_runner.adopt() == []
+    assert process_runner.run(replace(job, attempt=3, adopts=2), control).stdout_tail == "a second run\n"
 
 
 def test_a_job_that_ended_meanwhile_gives_its_result(process_runner, make_job, control, task_id, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import hypothesis
@@ -144,12 +144,14 @@ class Lab:
         storage: int = 1000,
         slots: int = 8,
         max_attempts: int = MAX_ATTEMPTS,
+        jobs: Collection[tuple[str, int]] = (),
+        home: str = "here",
     ) -> Registration:
         """Register a node."""
         return self.fleet.register(
             name, incarnation, NodeCapacity(cpu, memory, gpus, storage, slots), labels={"zone": "z"},
             timeout_s=TIMEOUT_S, lease_s=LEASE_S, pressure=0.0, max_attempts=max_attempts,
-            finished_ttl_s=3600, shown={"host": "h"},
+            finished_ttl_s=3600, shown={"host": "h"}, jobs=jobs, home=home, margin_s=MARGIN_S,
         )  # fmt: skip
 
     def beat(self, name: str, incarnation: str = "1") -> str:

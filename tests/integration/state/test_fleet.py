@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloudai.names import node_queue
-from cloudai.state.fleet import read_changes, read_row
+from cloudai.state.fleet import ELSEWHERE, read_changes, read_row
 
 from .conftest import MAX_ATTEMPTS
 
@@ -125,6 +125,85 @@ def test_a_task_that_kills_its_node_each_time_is_lost_for_good(lab: Lab) -> None
     assert lab.ledger.totals()["finished_lost"] == 1
     assert lab.ledger.totals()["attempts_lost"] == MAX_ATTEMPTS
     lab.settle_all()
+
+
+def test_a_restarted_node_attaches_to_the_jobs_that_it_finds(lab: Lab) -> None:
+    lab.join("node", gpus=3)
+    first = lab.run("first", "node", gpu=1000)
+    found = lab.run("found", "node", gpu=2000)
+    lab.run("gone", "node", gpu=0)
+    lab.finish(first)
+    lab.let_pass(11)
+    lab.new_events()
+    answer = lab.join("node", "2", gpus=3, jobs=[("found", 1), ("gone", 7), ("unknown", 1)])
+    assert set(answer.adopted) == {"found", "gone"}
+    assert answer.adopting == ("found",)
+    assert lab.finish(found).status == "stale"
+    claims = {claim.task_id: claim for claim in (lab.take("node", "2"), lab.take("node", "2"))}
+    again = claims["found"]
+    # The very devices that the job has, although the first one is free now.
+    assert (again.attempt, again.adopts, again.devices) == (2, 1, (1, 2))
+    assert (claims["gone"].attempt, claims["gone"].adopts) == (2, 0)
+    assert "losses" not in lab.ledger.entry("found")
+    assert lab.ledger.entry("gone")["losses"] == "1"
+    assert lab.ledger.totals()["attempts_adopted"] == 1
+    placed = [e.fields.get("adopts") for e in lab.new_events() if e.kind == "placed" and e.task_id == "found"]
+    assert placed == ["1"]
+    assert lab.ledger.unclaim("found", 2)
+    assert lab.place_waiting("found", "node") == "node"
+    last = lab.take("node", "2")
+    assert (last.attempt, last.adopts) == (3, 0)  # it was said of attempt 2 alone
+    for claim in (last, claims["gone"]):
+        assert lab.finish(claim).status == "finished"
+    assert lab.free("node") == (*FULL[:4], "1000,1000,1000")
+
+
+def test_a_node_that_dies_before_it_has_attached_attaches_the_next_time(lab: Lab) -> None:
+    lab.join("node")
+    lab.run("claimed", "node")
+    lab.run("placed", "node")
+    jobs = [("claimed", 1), ("placed", 1)]
+    lab.let_pass(11)
+    assert set(lab.join("node", "2", jobs=jobs).adopting) == {"claimed", "placed"}
+    assert lab.ledger.claim("claimed", "node", "2") is not None
+    lab.let_pass(11)
+    assert set(lab.join("node", "3", jobs=jobs).adopting) == {"claimed", "placed"}
+    again = [lab.take("node", "3"), lab.take("node", "3")]
+    assert [(claim.attempt, claim.adopts) for claim in again] == [(3, 1), (3, 1)]
+    assert lab.free("node") == (2000, 8192 - 2 * 1024, 1000, 6, "")
+    for claim in again:
+        lab.finish(claim)
+
+
+def test_a_job_of_a_task_that_was_cancelled_or_retried_is_not_attached_to(lab: Lab) -> None:
+    lab.join("node")
+    lab.run("retried", "node")
+    lab.place("retried", retries=1, from_attempt=1)
+    lab.run("cancelled", "node")
+    lab.ledger.cancel("cancelled")
+    lab.run("big", "node", cpu=2000)
+    lab.let_pass(11)
+    jobs = [("retried", 1), ("cancelled", 1), ("big", 1)]
+    assert lab.join("node", "2", cpu=1000, jobs=jobs).adopting == ()
+    assert {lab.state(t) for t in ("retried", "big")} == {"waiting"}
+    assert lab.state("cancelled") == "cancelled"
+    lab.settle_all()
+
+
+def test_what_may_still_run_on_another_machine_is_not_placed_anew_before_its_lease_is_over(lab: Lab) -> None:
+    lab.join("node", home="there")
+    claim = lab.run("t", "node")
+    lab.let_pass(100)
+    answer = lab.join("node", "2", home="here")
+    assert (answer.accepted, answer.reason) == (False, ELSEWHERE)
+    assert lab.ledger.is_current("t", claim.attempt)
+    assert lab.join("node", "3", home="there").adopted == ("t",)
+    lab.take("node", "3")
+    lab.let_pass(131)
+    assert lab.join("node", "4", home="here").adopted == ("t",)
+    lab.finish(lab.take("node", "4"))
+    lab.let_pass(11)
+    assert lab.join("node", "5", home="there").accepted  # nothing ran here
 
 
 # --- heartbeat

@@ -70,6 +70,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     #: Seconds from submission to claim, for the record.
     waiting_s: float = 0.0
+    #: The attempt whose job is still on this node, to attach to in place of starting one; 0: there is none.
+    adopts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,11 @@ def job_name(task_id: str, attempt: int) -> str:
     return f"cloudai-{plain}-{attempt}"
 
 
+def attempt_of(name: str) -> int:
+    """The attempt that a name of `job_name` belongs to."""
+    return int(name.rpartition("-")[2])
+
+
 class Runner(Protocol):
     """Runs container jobs. All methods may be called from any thread."""
 
@@ -161,10 +168,14 @@ class Runner(Protocol):
     def notices(self) -> list[str]:
         """What this runner does not enforce on this machine, to be said aloud when the node starts."""
 
+    def home(self) -> str:
+        """Where its jobs live on: a new incarnation of the node finds them only if this is the same."""
+
     def run(self, job: Job, control: StopHandle) -> ContainerResult:
         """Run one attempt and return its record; attach to it when it runs, or has just ended, on this node.
 
-        Blocks until the job is over and nothing of it is left.
+        Blocks until the job is over and nothing of it is left; but when a new incarnation of the node looks after the
+        job meanwhile, it is left alone.
 
         Raises:
             ContainerError: one of the classes in `cloudai.containers.errors`.

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
-from cloudai.containers.errors import EngineUnavailable, ImageNotFound, Refused
+from cloudai.containers.errors import EngineUnavailable, ImageNotFound, Refused, Superseded
 from cloudai.containers.result import ContainerResult
+from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners import cgroups
-from cloudai_workers.runners.base import Job, LiveJob, StopHandle, job_name
+from cloudai_workers.runners.base import Job, LiveJob, StopHandle, attempt_of, job_name
 from cloudai_workers.runners.container_config import LOG_FILES, container_config
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, create_failure, explanation, is_missing_image
 from cloudai_workers.runners.image_pull import pull_image
@@ -62,6 +63,8 @@ class DockerRunner:
         log_dir: Path | None = None,
         engine_grace_s: float = 30.0,
         max_connections: int = 64,
+        notes: PauseNotes | None = None,
+        still_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare a runner; nothing is asked of the engine yet.
 
@@ -73,6 +76,8 @@ class DockerRunner:
             log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
             engine_grace_s: how long a run waits for an engine that went away to come back.
             max_connections: connections kept open to the engine: three for each job at once is enough.
+            notes: where it is noted how long jobs were paused, for a later incarnation of the node.
+            still_ours: whether this incarnation still looks after the node's jobs.
 
         """
         self._node = node
@@ -82,6 +87,8 @@ class DockerRunner:
         self._log_dir = log_dir
         self._engine_grace_s = engine_grace_s
         self._max_connections = max_connections
+        self._notes = notes
+        self._still_ours = still_ours
         self._lock = threading.Lock()
         self._client: Any = None
         self._engine_cores = 0
@@ -108,6 +115,13 @@ class DockerRunner:
         if info.get("PidsLimit") is False:
             said.append("the container engine does not enforce process limits on this machine")
         return said
+
+    def home(self) -> str:
+        """The engine's own id; see `Runner.home`."""
+        try:
+            return str(self._engine().info().get("ID") or self._where())
+        except ENGINE_AWAY:
+            return ""
 
     def _where(self) -> str:
         return self._url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -155,16 +169,12 @@ class DockerRunner:
         )
         container: str | None = None
         try:
-            pull_s = self._pull(job, control) if job.spec.pull == "always" else 0.0
-            try:
-                container, live = self._create(name, config)
-            except _NoImageError:
-                if job.spec.pull == "never":
-                    raise ImageNotFound(
-                        f"{job.spec.image} is not on this node, and pull is 'never'"
-                    ) from None
-                pull_s += self._pull(job, control)
-                container, live = self._create(name, config)
+            pull_s = 0.0
+            container, live = self._adopted(job, name)
+            if container is not None:
+                group = self._group_of(container)
+            else:
+                container, live, pull_s = self._created(job, control, name, config)
             return self._run_container(job, control, container, live, pull_s, group)
         except _NoImageError:
             raise ImageNotFound(f"{job.spec.image} vanished after it was pulled") from None
@@ -173,7 +183,42 @@ class DockerRunner:
         except ENGINE_AWAY as error:
             raise EngineUnavailable(explanation(error)) from error
         finally:
-            self._clean_up(container, group)
+            self._clean_up(name, container, group)
+
+    def _adopted(self, job: Job, name: str) -> tuple[str | None, dict[str, Any] | None]:
+        """The container that an earlier attempt left, under this attempt's name from now on; None: there is none."""
+        if not job.adopts:
+            return None, None
+        old = job_name(job.task_id, job.adopts)
+        try:
+            self._client.rename(old, name)
+        except NotFound:
+            return None, None
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+        if self._notes is not None:
+            self._notes.renamed(old, name)
+        there = self._client.inspect_container(name)
+        return there["Id"], there["State"]
+
+    def _group_of(self, container: str) -> cgroups.JobGroup | None:
+        """The group of ours that a container was made in, by the name that it had then."""
+        parent = self._client.inspect_container(container)["HostConfig"].get("CgroupParent") or ""
+        return cgroups.JobGroup(Path(parent).name) if parent.startswith(f"{cgroups.ROOT}/") else None
+
+    def _created(
+        self, job: Job, control: StopHandle, name: str, config: dict[str, Any]
+    ) -> tuple[str, dict[str, Any] | None, float]:
+        """As `_create`, with the image pulled where that is needed; and the seconds that the pull took."""
+        pull_s = self._pull(job, control) if job.spec.pull == "always" else 0.0
+        try:
+            return *self._create(name, config), pull_s
+        except _NoImageError:
+            if job.spec.pull == "never":
+                raise ImageNotFound(f"{job.spec.image} is not on this node, and pull is 'never'") from None
+            pull_s += self._pull(job, control)
+            return *self._create(name, config), pull_s
 
     def _pull(self, job: Job, control: StopHandle) -> float:
         begun = time.monotonic()
@@ -222,8 +267,11 @@ class DockerRunner:
                 watch.begin()
                 self._client.start(container)
             else:
-                watch.begin(max(0.0, time.time() - _moment(live["StartedAt"])))
-                if live["Status"] == "paused":
+                paused_s = self._notes.resumed(job_name(*key)) if self._notes is not None else 0.0
+                watch.begin(max(0.0, time.time() - _moment(live["StartedAt"])), paused_s)
+                if live["Status"] == "exited":
+                    watch.ended()  # in time, however late it is now
+                elif live["Status"] == "paused":
                     self._client.unpause(container)
             usage = _LiveUsage(self._client, container, group)
             if group is not None and not group.exists():
@@ -235,6 +283,8 @@ class DockerRunner:
             )
             waiter.start()
             outcome = watch.wait(usage.look)
+            if not self._still_ours():
+                raise Superseded("a new incarnation of this node looks after it")
             if outcome is not Outcome.ENDED:
                 self._kill(container)
                 if not watch.wait_ended(KILL_TIMEOUT_S):
@@ -334,7 +384,11 @@ class DockerRunner:
                 if error.status_code != 409:  # somebody is removing it already
                     raise
 
-    def _clean_up(self, container: str | None, group: cgroups.JobGroup | None) -> None:
+    def _clean_up(self, name: str, container: str | None, group: cgroups.JobGroup | None) -> None:
+        if not self._still_ours():
+            return
+        if self._notes is not None:
+            self._notes.forget(name)
         if container is not None:
             try:
                 self._remove(container)
@@ -356,6 +410,8 @@ class DockerRunner:
         finally:
             if not paused and watch is not None:
                 watch.resume()
+        if paused and self._notes is not None:
+            self._notes.paused(job_name(task_id, attempt), ago_s)
         return paused
 
     def _pause(self, name: str) -> bool:
@@ -381,21 +437,28 @@ class DockerRunner:
                     raise
             if watch := self._watches.get((task_id, attempt)):
                 watch.resume()
+            if self._notes is not None:
+                self._notes.resumed(job_name(task_id, attempt))
             return True
         return False
 
     def kill(self, task_id: str, attempt: int) -> bool:
         """Kill and remove a container; see `Runner.kill`."""
         name = job_name(task_id, attempt)
+        group = None
         try:
-            self._engine().remove_container(name, force=True, v=True)
+            self._engine()
+            group = self._group_of(name)
+            self._client.remove_container(name, force=True, v=True)
         except NotFound:
             return False
         except APIError as error:
             if error.status_code != 409:
                 raise
-        if self._job_groups:
-            cgroups.JobGroup(name).remove()
+        if group is not None:
+            group.remove()
+        if self._notes is not None:
+            self._notes.forget(name)
         return True
 
     def logs(self, task_id: str, follow: bool = False) -> Iterator[bytes]:
@@ -431,12 +494,14 @@ class DockerRunner:
         return [
             LiveJob(
                 task_id=row["Labels"][TASK_LABEL],
-                attempt=int(row["Labels"][ATTEMPT_LABEL]),
+                # One that was adopted has the label of its first attempt for ever, and the name of its last.
+                attempt=attempt_of(row["Names"][0]) if row["Names"] else int(row["Labels"][ATTEMPT_LABEL]),
                 node=row["Labels"][NODE_LABEL],
                 running=row["State"] in ("running", "paused"),
                 container_id=row["Id"],
             )
             for row in rows
+            if row["State"] not in ("removing", "dead")
         ]
 
 

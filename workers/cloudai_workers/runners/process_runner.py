@@ -21,13 +21,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from cloudai.containers.errors import CommandNotFound, EngineUnavailable, Refused
+from cloudai.containers.errors import CommandNotFound, EngineUnavailable, Refused, Superseded
 from cloudai.containers.result import ContainerResult
+from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners import cgroups
-from cloudai_workers.runners.base import Job, LiveJob, StopHandle, job_name
+from cloudai_workers.runners.base import Job, LiveJob, StopHandle, attempt_of, job_name
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
 from cloudai_workers.runners.policy import Admitted, NodePolicy, admit
 from cloudai_workers.runners.process_output import both_output, chunks, follow_output, tail_output
@@ -78,6 +80,8 @@ class ProcessRunner:
         namespace: str = "cloudai",
         policy: NodePolicy | None = None,
         log_dir: Path | None = None,
+        notes: PauseNotes | None = None,
+        still_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare a runner.
 
@@ -88,6 +92,8 @@ class ProcessRunner:
             namespace: keeps fleets on one machine apart.
             policy: the operator's allowlists.
             log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
+            notes: where it is noted how long jobs were paused, for a later incarnation of the node.
+            still_ours: whether this incarnation still looks after the node's jobs.
 
         """
         self._node = node
@@ -95,6 +101,8 @@ class ProcessRunner:
         self._root = work_dir / "processes"
         self._policy = policy or NodePolicy()
         self._log_dir = log_dir
+        self._notes = notes
+        self._still_ours = still_ours
         self._job_groups = cgroups.JobGroup.usable()
         self._watches: dict[tuple[str, int], Watch] = {}
 
@@ -126,6 +134,10 @@ class ProcessRunner:
             )
         return said
 
+    def home(self) -> str:
+        """This machine until it boots again, and the folder; see `Runner.home`."""
+        return f"{boot_id()}:{self._root.resolve()}"
+
     # --- one run
 
     def run(self, job: Job, control: StopHandle) -> ContainerResult:
@@ -138,8 +150,8 @@ class ProcessRunner:
         if job.spec.command is None:
             raise Refused("command: the process runner has no image to take a command from; give one")
         raise_if_stopped(control)
-        name = job_name(job.task_id, job.attempt)
-        folder = JobFolder(self._root / name)
+        folder = self._adopted(job) or JobFolder(self._root / job_name(job.task_id, job.attempt))
+        name = folder.path.name
         group = cgroups.JobGroup(name) if self._job_groups else None
         watch = Watch(control, job.spec.timeout)
         child: subprocess.Popen[bytes] | None = None
@@ -150,15 +162,27 @@ class ProcessRunner:
                 raise_if_stopped(control)
                 state = self._let_go(job, folder, child, watch)
             else:
-                self._attach(state, watch)
+                self._attach(name, state, watch)
             return self._watch_over(job, control, folder, group, watch, state, child)
         finally:
-            if child is not None and child.returncode is None:
-                self._end_child(child)
-            if group is not None:
-                group.kill()
-                group.remove()
-            folder.remove()
+            if self._still_ours():
+                if child is not None and child.returncode is None:
+                    self._end_child(child)
+                if group is not None:
+                    group.kill()
+                    group.remove()
+                folder.remove()
+                if self._notes is not None:
+                    self._notes.forget(name)
+
+    def _adopted(self, job: Job) -> JobFolder | None:
+        """The folder that an earlier attempt left, this attempt's from now on; None: there is none."""
+        found = self._find(job.task_id, job.adopts) if job.adopts else None
+        if found is None:
+            return None
+        folder, state = found
+        folder.write_state(replace(state, attempt=job.attempt))
+        return folder
 
     def _claim_folder(self, folder: JobFolder) -> ProcessState | None:
         """None when the folder is new and ours; else the state of the attempt that is there already."""
@@ -259,10 +283,11 @@ class ProcessRunner:
             raise EngineUnavailable("the job's supervisor was ended before the job began") from error
         return state
 
-    def _attach(self, state: ProcessState, watch: Watch) -> None:
+    def _attach(self, name: str, state: ProcessState, watch: Watch) -> None:
         self._watches[state.task_id, state.attempt] = watch
-        watch.begin(max(0.0, time.time() - state.begun))
-        self._signal(state, signal.SIGCONT)  # a node that was dying may have paused it
+        paused_s = self._notes.resumed(name) if self._notes is not None else 0.0
+        watch.begin(max(0.0, time.time() - state.begun), paused_s)
+        signal_job(name, state, signal.SIGCONT)  # a node that was dying may have paused it
 
     def _watch_over(
         self,
@@ -283,8 +308,10 @@ class ProcessRunner:
                     target=_await_end, args=(descriptor, watch), name=f"wait-{job.task_id}", daemon=True
                 ).start()
             outcome = watch.wait(lambda: self._bound_output(folder, job.limits.log_bytes))
+            if not self._still_ours():
+                raise Superseded("a new incarnation of this node looks after it")
             if outcome is not Outcome.ENDED:
-                self._signal(state, signal.SIGKILL)
+                signal_job(folder.path.name, state, signal.SIGKILL)
                 if not watch.wait_ended(KILL_TIMEOUT_S):
                     raise EngineUnavailable(f"the job did not end within {KILL_TIMEOUT_S:.0f} s of its kill")
             run_s = watch.elapsed_s
@@ -361,53 +388,65 @@ class ProcessRunner:
 
     # --- from other threads and after a restart
 
-    def _signal(self, state: ProcessState, number: int) -> bool:
-        return signal_job(job_name(state.task_id, state.attempt), state, number)
-
-    def _state(self, task_id: str, attempt: int) -> ProcessState | None:
-        return JobFolder(self._root / job_name(task_id, attempt)).state()
+    def _find(self, task_id: str, attempt: int) -> tuple[JobFolder, ProcessState] | None:
+        """The folder of an attempt: by its name, or where the attempt adopted it, by what it says."""
+        folder = JobFolder(self._root / job_name(task_id, attempt))
+        state = folder.state()
+        if state is not None and state.attempt == attempt:
+            return folder, state
+        for folder in folders(self._root):
+            state = folder.state()
+            if state is not None and (state.task_id, state.attempt) == (task_id, attempt):
+                return folder, state
+        return None
 
     def pause(self, task_id: str, attempt: int, ago_s: float = 0.0) -> bool:
         """Stop the process group; see `Runner.pause`."""
-        state = self._state(task_id, attempt)
-        if state is None or not self._signal(state, signal.SIGSTOP):
+        found = self._find(task_id, attempt)
+        if found is None or not signal_job(found[0].path.name, found[1], signal.SIGSTOP):
             return False
         if watch := self._watches.get((task_id, attempt)):
             watch.pause(ago_s)
+        if self._notes is not None:
+            self._notes.paused(found[0].path.name, ago_s)
         return True
 
     def resume(self, task_id: str, attempt: int) -> bool:
         """Let the process group go on; see `Runner.resume`."""
-        state = self._state(task_id, attempt)
-        if state is None or not self._signal(state, signal.SIGCONT):
+        found = self._find(task_id, attempt)
+        if found is None or not signal_job(found[0].path.name, found[1], signal.SIGCONT):
             return False
         if watch := self._watches.get((task_id, attempt)):
             watch.resume()
+        if self._notes is not None:
+            self._notes.resumed(found[0].path.name)
         return True
 
     def kill(self, task_id: str, attempt: int) -> bool:
         """Kill the process group and remove its folder; see `Runner.kill`."""
-        folder = JobFolder(self._root / job_name(task_id, attempt))
-        state = folder.state()
-        if state is None:
+        found = self._find(task_id, attempt)
+        if found is None:
             return False
+        folder, state = found
         descriptor = _pidfd(state)
-        self._signal(state, signal.SIGKILL)
+        signal_job(folder.path.name, state, signal.SIGKILL)
         if descriptor is not None:
             _await_end(descriptor, None)
         if self._job_groups:
-            group = cgroups.JobGroup(job_name(task_id, attempt))
+            group = cgroups.JobGroup(folder.path.name)
             group.kill()
             group.remove()
         if (task_id, attempt) not in self._watches:
             folder.remove()  # else `run` takes the result first
+            if self._notes is not None:
+                self._notes.forget(folder.path.name)
         return True
 
     def logs(self, task_id: str, follow: bool = False) -> Iterator[bytes]:
         """Output of a task's latest attempt, stream by stream; see `Runner.logs`."""
         live = [folder for folder in folders(self._root) if (s := folder.state()) and s.task_id == task_id]
         if live:
-            latest = max(live, key=lambda folder: int(folder.path.name.rpartition("-")[2]))
+            latest = max(live, key=lambda folder: attempt_of(folder.path.name))
             return follow_output(latest) if follow else both_output(latest)
         kept = sorted(
             self._log_dir.glob(f"{job_name(task_id, 0)[:-1]}*.log") if self._log_dir else (),

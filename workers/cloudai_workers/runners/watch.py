@@ -37,10 +37,11 @@ class Watch:
         self._paused_since: float | None = None
         self._paused_s = 0.0
 
-    def begin(self, elapsed_s: float = 0.0) -> None:
-        """The job runs, since `elapsed_s` seconds."""
+    def begin(self, elapsed_s: float = 0.0, paused_s: float = 0.0) -> None:
+        """The job runs, since `elapsed_s` seconds, of which it was paused for `paused_s`."""
         with self._changed:
             self._begun = time.monotonic() - elapsed_s
+            self._paused_s = paused_s
 
     def ended(self) -> None:
         """The job is over. Called by whoever waits for it."""
