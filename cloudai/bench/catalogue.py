@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import entry_points
 
 from cloudai.bench import bulk, containers, memory, placement, scoring, small_tasks, submission
 from cloudai.bench.figures import Promise
@@ -18,7 +19,10 @@ def _submission(nodes: int, goal: float) -> Promise:
     )
 
 
-PROMISES: tuple[Promise, ...] = (
+#: Group of the entry points of figures that other packages of the distribution promise: tuples of Promise.
+FIGURES = "cloudai.bench"
+
+_OWN: tuple[Promise, ...] = (
     Promise("scoring-1000-nodes-us", 25, "lower", partial(scoring.microseconds, nodes=1000)),
     Promise("scoring-10000-nodes-us", 80, "lower", partial(scoring.microseconds, nodes=10_000)),
     Promise("placement-1000-nodes-p99-ms", 1.0, "lower", partial(placement.p99_milliseconds, nodes=1000)),
@@ -36,3 +40,10 @@ PROMISES: tuple[Promise, ...] = (
     Promise("redis-per-task-bytes", 1500, "lower", memory.bytes_per_task),
     Promise("redis-per-node-bytes", 4000, "lower", memory.bytes_per_node),
 )
+
+
+@cache
+def promises() -> tuple[Promise, ...]:
+    """All of them: ours, then those of the entry points, by their names."""
+    others = sorted(entry_points(group=FIGURES), key=lambda point: point.name)
+    return _OWN + tuple(promise for point in others for promise in point.load())

@@ -28,11 +28,15 @@ _SPOILING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 class Lab:
-    """The place where a run measures. `quick`: fewer rounds, rougher figures."""
+    """The place where a run measures.
 
-    def __init__(self, folder: Path, *, quick: bool = False) -> None:
+    `quick`: fewer rounds, rougher figures. `traces`: folder of logs of jobs to replay; None: there is none.
+    """
+
+    def __init__(self, folder: Path, *, quick: bool = False, traces: Path | None = None) -> None:
         self.folder = folder
         self.quick = quick
+        self.traces = traces
         self._made = 0
 
     def server(self) -> EmbeddedValkey:

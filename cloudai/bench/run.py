@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 
-from cloudai.bench.catalogue import PROMISES
+from cloudai.bench.catalogue import promises
 from cloudai.bench.figures import Promise, Row
 from cloudai.bench.lab import Lab
 from cloudai.scheduling.errors import InvalidRequest
@@ -14,10 +14,10 @@ from cloudai.scheduling.errors import InvalidRequest
 def chosen(pattern: str | None) -> list[Promise]:
     """The promises whose name holds the pattern (`*` and `?` as in a shell). InvalidRequest if none does."""
     if pattern is None:
-        return list(PROMISES)
-    found = [p for p in PROMISES if fnmatch.fnmatchcase(p.name, f"*{pattern.lower()}*")]
+        return list(promises())
+    found = [p for p in promises() if fnmatch.fnmatchcase(p.name, f"*{pattern.lower()}*")]
     if not found:
-        raise InvalidRequest("only", pattern, f"part of a row's name: {', '.join(p.name for p in PROMISES)}")
+        raise InvalidRequest("only", pattern, f"part of a row's name: {', '.join(p.name for p in promises())}")
     return found
 
 

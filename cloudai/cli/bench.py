@@ -20,8 +20,15 @@ from cloudai.scheduling.errors import InvalidRequest
 @click.option("--only", metavar="NAME-PATTERN", help="Rows whose name holds this (* and ? as in a shell).")
 @click.option("--quick", is_flag=True, help="Fewer rounds: rougher figures.")
 @click.option("--profile", is_flag=True, help="Say where the time of these rows goes; measure nothing.")
+@click.option(
+    "--traces",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    envvar="CLOUDAI_TRACES",
+    metavar="FOLDER",
+    help="Logs of jobs for the rows of `simulate` (or CLOUDAI_TRACES).  [default: synthetic ones]",
+)
 @json_option
-def bench(only: str | None, quick: bool, profile: bool, as_json: bool) -> None:
+def bench(only: str | None, quick: bool, profile: bool, traces: Path | None, as_json: bool) -> None:
     """Measure speed against plain Celery, the Docker SDK and fixed goals, each in the same run.
 
     Starts servers, workers and containers of its own and ends them. The exit code is 1 when a row could not
@@ -29,7 +36,7 @@ def bench(only: str | None, quick: bool, profile: bool, as_json: bool) -> None:
     """
     promises = chosen(only)
     with tempfile.TemporaryDirectory(prefix="cloudai-bench-") as folder:
-        lab = Lab(Path(folder), quick=quick)
+        lab = Lab(Path(folder), quick=quick, traces=traces)
         if profile:
             _print_profiles(promises, lab, as_json=as_json)
             return
