@@ -21,7 +21,7 @@ LEAST_RECORDS = 30
 LEAST_OF_PAIR = 5
 
 #: How far theta may be expected from its prior; a few hundred records outweigh it.
-PRIOR_SD = 0.5
+PRIOR_SD = 0.25
 
 _ROUNDS = 100
 _CONVERGED = 1e-8

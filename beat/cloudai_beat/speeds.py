@@ -31,9 +31,9 @@ FACTOR_MIN, FACTOR_MAX = 0.02, 50.0
 class Speeds:
     """What was found."""
 
-    #: Type -> node -> s_cj, of every node with enough records, for types that it never ran too.
+    #: Type -> node -> s_cj, of every node with a success, for types that it never ran too.
     factors: dict[str, dict[str, float]]
-    #: Nodes with too few records, whose factors are not known.
+    #: Nodes without any success, whose factors are not known.
     unknown: tuple[str, ...]
     #: Scatter of the logarithm among jobs that run alike.
     noise: float
@@ -45,31 +45,32 @@ def fit_speeds(columns: Columns, stretched: FloatArray) -> Speeds:
     rows, nodes = columns.shape
     counts = columns.table(where=chosen)
     of_node = counts.sum(axis=0)
-    enough = of_node >= LEAST_OF_PAIR
-    unknown = tuple(name for name, there in zip(columns.nodes, enough, strict=True) if not there)
-    if not enough.any():
+    seen, enough = of_node > 0, of_node >= LEAST_OF_PAIR
+    unknown = tuple(name for name, there in zip(columns.nodes, seen, strict=True) if not there)
+    if not seen.any():
         return Speeds({kind: {} for kind in TYPES}, unknown, 0.0)
+    # The reference is the mean of the nodes that are known well.
+    reference = enough if enough.any() else seen
     level, node, pair, group = (
         array[chosen] for array in (columns.level, columns.node, columns.pair, columns.group)
     )
     logs = np.log(columns.runtime[chosen] / stretched[chosen])
     noise = max(_NOISE_MIN, _scatter(logs, group))
     # How many records weigh as much as what is known beforehand; a few that agree by accident must not decide.
-    k_node, k_pair = (noise / NODE_SD) ** 2, max(LEAST_OF_PAIR, (noise / PAIR_SD) ** 2)
+    k_node, k_pair = max(1.0, (noise / NODE_SD) ** 2), max(LEAST_OF_PAIR, (noise / PAIR_SD) ** 2)
     of_level = np.maximum(np.bincount(level), 1)
     nu, delta = np.zeros(nodes), np.zeros(rows * nodes)
     for _ in range(_ROUNDS):
         before = nu[node] + delta[pair]
         mu = (np.bincount(level, logs - before) / of_level)[level]
         nu = np.bincount(node, logs - mu - delta[pair], minlength=nodes) / (of_node + k_node)
-        # The reference is the mean node.
-        nu -= nu[enough].mean()
+        nu -= nu[reference].mean()
         delta = np.bincount(pair, logs - mu - nu[node], minlength=rows * nodes) / (counts.ravel() + k_pair)
         if np.max(np.abs(nu[node] + delta[pair] - before)) < _CONVERGED:
             break
     factors = np.clip(np.exp(nu + delta.reshape(rows, nodes)), FACTOR_MIN, FACTOR_MAX)
     table = {
-        kind: {name: float(factors[row, j]) for j, name in enumerate(columns.nodes) if enough[j]}
+        kind: {name: float(factors[row, j]) for j, name in enumerate(columns.nodes) if seen[j]}
         for row, kind in enumerate(TYPES)
     }
     return Speeds(table, unknown, noise)

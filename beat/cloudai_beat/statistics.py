@@ -76,7 +76,7 @@ def refresh(
     kept = [
         *([f"theta: {theta.kept}"] if theta.kept else []),
         *_poor_types(samples),
-        *_line("speed of nodes with too few completions", speeds.unknown),
+        *_line("speed of nodes without any completion", speeds.unknown),
         *_line("affinity of pairs with too few tasks, drawn towards their type's mean", shrunk_pairs),
         *_line("penalty of nodes with too few tasks, drawn towards the fleet's share of misses", shrunk_nodes),
         *_line("nodes that are gone, left out", sorted(_named_in(in_force) - set(nodes))),

@@ -18,7 +18,7 @@ from typing import Any
 from cloudai.scheduling.errors import CloudAIError
 
 #: What the jobs call (demo/jobs.py), and so what the image must hold; every POSIX machine with gzip has them.
-TOOLS = ("sh", "awk", "cat", "cmp", "grep", "gzip", "head", "sha256sum", "sort", "tr", "uniq", "wc")
+TOOLS = ("sh", "awk", "cat", "cmp", "grep", "gzip", "head", "sha256sum", "sleep", "sort", "tr", "uniq", "wc")
 
 REPOSITORY = "cloudai/demo"
 

@@ -98,11 +98,18 @@ BEGIN {
 }'
 """
 
+# The nodes of the demo are one machine, so they declare to be unequally fast, and a job pauses accordingly: where PACE
+# is 2, it takes twice as long as its work did.
 _FRAME = f"""\
 set -e
 echo {STARTED} >>"$WITNESS"
 scratch=${{TMPDIR:-/tmp}}
+clock() {{ awk '{{ print $1 }}' /proc/uptime 2>/dev/null || date +%%s; }}
+began=$(clock)
 %s
+pause=$(awk -v from="$began" -v to="$(clock)" -v pace="${{PACE:-1}}" \
+  'BEGIN {{ printf "%%.2f", (to - from) * (pace - 1) }}')
+sleep "$pause" || sleep 1
 echo {DONE} >>"$WITNESS"
 """
 
@@ -144,7 +151,7 @@ class DemoJob:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `apply_async`."""
-        asked: dict[str, Any] = {"resources": dict(self.resources)}
+        asked: dict[str, Any] = {"resources": dict(self.resources), "family": self.work}
         return asked | {"task_type": self.task_type} if self.explicit_type else asked
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cloudai.demo.learning import Learned, NodeSpeed, node_speeds
 from cloudai.demo.observer import JobTrace
+from cloudai.scheduling.parameters import GAParams
 
 #: Share of fallbacks to Round-Robin above which the demo has failed (spec section 5: the alert).
 FALLBACK_LIMIT = 0.10
@@ -90,6 +93,19 @@ class DemoReport:
     tau_after: dict[str, float]
     #: Node -> task type -> jobs.
     placements: dict[str, dict[str, int]]
+    #: Node -> jobs, by wave, the first first.
+    placements_by_wave: list[dict[str, int]]
+    #: The epoch between the waves put other parameters in force.
+    params_changed: bool
+    #: What it changed, a line each.
+    params_changes: list[str]
+    #: Parameters before and after, as `ga_output.json` has them.
+    params_before: dict[str, Any]
+    params_after: dict[str, Any]
+    #: The epoch's own report; empty: there was none.
+    epoch: dict[str, Any]
+    #: Node -> how many times as long work takes there as on the fastest, declared and learned.
+    speeds: dict[str, NodeSpeed]
     waiting: Waiting
     #: From the first submission to the last end, s.
     duration_s: float
@@ -111,6 +127,8 @@ def judge(
     tau_before: Mapping[str, float],
     tau_after: Mapping[str, float],
     duration_s: float,
+    learned: Learned | None = None,
+    paces: Mapping[str, float] | None = None,
 ) -> DemoReport:
     """Put the evidence together. The report's `problems` say whether the demo has passed."""
     placed = [job.decision for job in evidence if job.decision is not None and job.decision["candidates"]]
@@ -131,10 +149,17 @@ def judge(
         tau_before={kind: round(seconds, 3) for kind, seconds in tau_before.items()},
         tau_after={kind: round(seconds, 3) for kind, seconds in tau_after.items()},
         placements=_placements(evidence, nodes),
+        placements_by_wave=[_by_node([job for job in evidence if job.wave == wave], nodes) for wave in waves],
+        params_changed=learned is not None and bool(learned.changes),
+        params_changes=learned.changes if learned is not None else [],
+        params_before=json.loads((learned.before if learned is not None else GAParams()).to_json()),
+        params_after=json.loads((learned.after if learned is not None else GAParams()).to_json()),
+        epoch=dict(learned.report) if learned is not None else {},
+        speeds=node_speeds(paces or {}, learned.after if learned is not None else GAParams()),
         waiting=_waiting(evidence),
         duration_s=round(duration_s, 1),
         explained=_explained(evidence),
-        problems=_problems(evidence, fallback_rate, len(placed)),
+        problems=[*_problems(evidence, fallback_rate, len(placed)), *_epoch_problems(learned)],
     )
 
 
@@ -151,6 +176,11 @@ def _placements(evidence: Sequence[JobEvidence], nodes: Sequence[str]) -> dict[s
             of_node = counts.setdefault(job.trace.node, {})
             of_node[job.task_type] = of_node.get(job.task_type, 0) + 1
     return counts
+
+
+def _by_node(evidence: Sequence[JobEvidence], nodes: Sequence[str]) -> dict[str, int]:
+    counts = Counter(job.trace.node for job in evidence if job.trace.claims)
+    return {node: counts[node] for node in sorted({*nodes, *counts}, key=lambda node: (node not in nodes, node))}
 
 
 def _waiting(evidence: Sequence[JobEvidence]) -> Waiting:
@@ -205,3 +235,13 @@ def _problems(evidence: Sequence[JobEvidence], fallback_rate: float, decisions: 
     if fallback_rate > FALLBACK_LIMIT:
         problems.append(f"fallback rate: {fallback_rate:.0%} of the decisions, allowed: {FALLBACK_LIMIT:.0%}")
     return problems
+
+
+def _epoch_problems(learned: Learned | None) -> list[str]:
+    if learned is None:
+        return []
+    if learned.missing:
+        return [f"epoch: {learned.missing}"]
+    if learned.report.get("outcome") in ("failed", "skipped"):
+        return [f"epoch: {learned.report.get('reason')}"]
+    return [f"epoch: {problem}" for problem in learned.report.get("problems", ())]

@@ -7,19 +7,25 @@ import secrets
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cloudai.app import CloudAI
 from cloudai.demo.image import REPOSITORY, ensure_image
 from cloudai.demo.jobs import DemoJob, make_wave, starts_and_ends, write_texts
+from cloudai.demo.learning import PACE, Learned, learn, pace_of
 from cloudai.demo.observer import Counts, JobTrace, Observer
 from cloudai.demo.report import DemoReport, JobEvidence, judge
 from cloudai.local_cluster import LocalCluster, LocalClusterError
 from cloudai.local_nodes import DEFAULT_NODES, LocalNode
+from cloudai.local_services import CONTROL, LocalServices
 from cloudai.names import CONTAINER_TASK
 from cloudai.scheduling.decision import read_record
+
+#: How many times as long work takes on each node as on the fastest.
+PACES = {"small": 2.5, "medium": 1.5, "large": 1.0}
+NODES = tuple(replace(node, environment={PACE: str(PACES[node.name])}) for node in DEFAULT_NODES)
 
 #: Jobs of both waves together, unless told otherwise.
 JOBS = 132
@@ -30,6 +36,10 @@ FEWEST_JOBS = 24
 _STEADY_SHARE = 0.8
 #: The second wave has arrived after so long even where the first one was slow, seconds.
 _STEADY_AT_MOST_S = 60.0
+#: Every process uses new parameters within so long, seconds.
+_RELOAD_S = 1.0
+#: The control process must not run an epoch of its own beside the one between the waves.
+_NEVER_S = 86_400.0
 #: Time between two looks at the event stream, seconds.
 _LOOK_EVERY_S = 0.1
 
@@ -52,7 +62,7 @@ class DemoOptions:
     """What the demo is asked to do."""
 
     jobs: int = JOBS
-    nodes: Sequence[LocalNode] = DEFAULT_NODES
+    nodes: Sequence[LocalNode] = NODES
     runner: Literal["auto", "docker", "process"] = "auto"
     #: Of the order and the contents of the jobs.
     seed: int = 1
@@ -77,12 +87,16 @@ def _run_in(folder: Path, options: DemoOptions, show: Show) -> DemoReport:
         folder / "cluster",
         options.nodes,
         runner=options.runner,
+        services=LocalServices(control=True),
         overrides={
+            "scheduling": {"params_reload_interval_s": _RELOAD_S},
+            "optimiser": {"epoch_interval_s": _NEVER_S},
             # Its own, so that another cluster's containers on this machine are never taken for the demo's.
             "redis": {"namespace": f"demo-{secrets.token_hex(4)}"},
             "node": {
                 "volumes_allowlist": [f"{data}:ro", str(witnesses)],
                 "images_allowlist": [f"{REPOSITORY}:*"],
+                "secrets_allowlist": [f"env:{PACE}"],
             },
         },
     )
@@ -132,6 +146,7 @@ class _Run:
             self._show.wave("Wave 1, all at once", len(burst))
             self._work_off(burst, every_s=0.0)
             worked_off_in_s = time.monotonic() - began
+            learned = self._learn()
             every_s = min(worked_off_in_s / len(burst) / _STEADY_SHARE, _STEADY_AT_MOST_S / len(steady))
             self._show.wave(f"Wave 2, one every {every_s:.2f} s", len(steady))
             self._work_off(steady, every_s=every_s)
@@ -143,9 +158,30 @@ class _Run:
                 tau_before=tau_before,
                 tau_after=self._cluster.deployment.tau.read(),
                 duration_s=duration_s,
+                learned=learned,
+                paces={node.full_name: pace_of(node) for node in self._options.nodes},
             )
         finally:
             self._app.close()
+
+    def _learn(self) -> Learned | None:
+        """The epoch between the waves; None where no control process can run here."""
+        problem = self._cluster.services.left_out.get(CONTROL)
+        if problem is not None:
+            self._show.say(f"No epoch between the waves: {problem}")
+            return None
+        self._show.say("Epoch: the control process learns from the first wave.")
+        learned = learn(self._app, self._check_cluster)
+        if learned.changes:
+            # Nodes place waiting jobs too: let them all read what is new.
+            time.sleep(_RELOAD_S)
+        self._show.say(f"Epoch: {learned.missing or learned.report['reason']}.")
+        return learned
+
+    def _check_cluster(self) -> None:
+        ended = self._cluster.ended()
+        if ended:
+            raise LocalClusterError("\n".join(ended))
 
     def _work_off(self, jobs: Sequence[DemoJob], *, every_s: float) -> None:
         """Submit the jobs, one every so many seconds; wait until all have ended or it is time to give up."""
@@ -164,9 +200,7 @@ class _Run:
             if time.monotonic() >= self._give_up_at:
                 self._show.say(f"Given up after {self._options.give_up_after_s:.0f} s, {len(left)} jobs not submitted.")
                 return
-            ended = self._cluster.ended()
-            if ended:
-                raise LocalClusterError("\n".join(ended))
+            self._check_cluster()
             time.sleep(_LOOK_EVERY_S)
 
     def _submit(self, job: DemoJob) -> None:
@@ -176,6 +210,8 @@ class _Run:
             "env": {"WITNESS": str(self._witnesses / job.key), "LC_ALL": "C"},
             "timeout": 60,
             "pull": "never",
+            # Not a secret, but read on the node that runs the job.
+            "secrets": {"PACE": f"env:{PACE}"},
         }
         if self._cluster.runner == "docker":
             # The same paths inside as outside, so that a job is the same under both runners.
@@ -223,4 +259,5 @@ def runner_line(cluster: LocalCluster) -> str:
 def node_line(node: LocalNode) -> str:
     """A node's name and what it declares."""
     gpus = f", {node.gpus} GPUs (declared)" if node.gpus else ""
-    return f"{node.full_name}: {node.cpu:g} cores, {node.memory:g} GiB{gpus}, {node.slots} slots"
+    pace = f", work takes {pace_of(node):g} times as long (declared)" if pace_of(node) != 1 else ""
+    return f"{node.full_name}: {node.cpu:g} cores, {node.memory:g} GiB{gpus}, {node.slots} slots{pace}"

@@ -79,6 +79,7 @@ def show_summary(report: DemoReport) -> None:
         ["type", ">before", ">after"],
         [(str(kind), duration(report.tau_before[kind]), duration(report.tau_after[kind])) for kind in TASK_TYPES],
     )
+    _show_learned(report)
     heading("Outcome")
     waiting = report.waiting
     waves = ", ".join(f"wave {i} {percent(rate)}" for i, rate in enumerate(report.sla_rate_by_wave, 1))
@@ -100,6 +101,40 @@ def show_summary(report: DemoReport) -> None:
         heading("Problems")
         for problem in report.problems:
             line(problem)
+
+
+def _show_learned(report: DemoReport) -> None:
+    """What the epoch between the waves changed, and what became of it."""
+    heading("Learned between the waves (epoch)")
+    if not report.epoch:
+        line("There was no epoch.")
+        return
+    line(f"{report.epoch['reason']}.")
+    before, after = report.params_before, report.params_after
+    print_table(
+        ["parameter", ">before", ">after"],
+        [
+            (name, number(before[name]), number(after[name]))
+            for name in ("theta1", "theta2", "theta3", "theta4", "alpha", "beta")
+        ],
+    )
+    waves = [f">wave {i} ran here" for i in range(1, len(report.placements_by_wave) + 1)]
+    print_table(
+        ["node", ">times as long: declared", ">learned", *waves],
+        [
+            (node, number(speed.declared), number(speed.learned), *_shares(report, node))
+            for node, speed in report.speeds.items()
+        ],
+    )
+
+
+def _shares(report: DemoReport, node: str) -> list[str]:
+    """Share of each wave's jobs that ran on a node."""
+    shares = []
+    for wave in report.placements_by_wave:
+        jobs = sum(wave.values())
+        shares.append(percent(wave.get(node, 0) / jobs) if jobs else "-")
+    return shares
 
 
 def _placement_rows(report: DemoReport) -> list[Sequence[str]]:

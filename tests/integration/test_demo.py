@@ -23,6 +23,7 @@ from cloudai.scheduling.task_types import TASK_TYPES, infer_task_type
 from cloudai.scheduling.units import parse_gib
 
 FEW = 24
+ENOUGH = 60
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,16 @@ def test_the_demo_runs_all_types_in_two_waves_and_prints_one_json_object(runner,
     if runner == "docker":
         request.getfixturevalue("docker_engine")
     command = [sys.executable, "-c", "from cloudai.cli import main; main()", "demo", "--json"]
+    # Enough in the first wave to learn from, or too few.
+    jobs = ENOUGH if runner == "process" else FEW
     done = subprocess.run(
-        [*command, "--jobs", str(FEW), "--runner", runner], capture_output=True, text=True, check=False
+        [*command, "--jobs", str(jobs), "--runner", runner], capture_output=True, text=True, check=False
     )
     report = json.loads(done.stdout)
     assert done.returncode == 0, report["problems"]
     assert f"Runner: {'Docker' if runner == 'docker' else 'local processes'}" in done.stderr
     assert report["runner"] == runner
-    assert (report["jobs"], report["succeeded"]) == (FEW, FEW)
+    assert (report["jobs"], report["succeeded"]) == (jobs, jobs)
     assert (report["failed"], report["lost"], report["duplicated"], report["problems"]) == (0, 0, 0, [])
     assert len(report["sla_rate_by_wave"]) == 2
     assert 0 <= report["sla_rate"] <= 1
@@ -68,7 +71,17 @@ def test_the_demo_runs_all_types_in_two_waves_and_prints_one_json_object(runner,
         for kind, count in by_type.items():
             placed[kind] = placed.get(kind, 0) + count
     assert placed.keys() == set(TASK_TYPES)
-    assert sum(placed.values()) == FEW
+    assert sum(placed.values()) == jobs
+    assert sum(sum(wave.values()) for wave in report["placements_by_wave"]) == jobs
+    assert report["epoch"]["trigger"] == "demo"
+    assert report["epoch"]["records"] == jobs // 2
+    assert report["params_changed"] is (runner == "process")
+    assert bool(report["params_changes"]) is report["params_changed"]
+    assert report["epoch"]["outcome"] == ("published" if report["params_changed"] else "kept")
+    assert (report["params_before"] == report["params_after"]) is not report["params_changed"]
+    assert {node: speed["declared"] for node, speed in report["speeds"].items()} == {
+        "small@local": 2.5, "medium@local": 1.5, "large@local": 1.0,
+    }  # fmt: skip
     gpu_nodes = {node for node, by_type in report["placements"].items() if "gpu-training" in by_type}
     assert gpu_nodes == {"large@local"}
     assert report["explained"]["decision"]["scheduler"] == "rts"
