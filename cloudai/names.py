@@ -145,8 +145,18 @@ class Keys:
 
     @property
     def parameters(self) -> str:
-        """Hash: `json` and `version` of the parameters in force."""
+        """Hash: `json`, `version`, `source`, `published` of the parameters in force, and who has `pinned` them."""
         return f"{self.prefix}parameters"
+
+    @property
+    def parameters_past(self) -> str:
+        """List: the versions that were in force before, newest first."""
+        return f"{self.prefix}parameters:past"
+
+    @property
+    def parameters_watch(self) -> str:
+        """String: what the optimiser keeps of the evolved genes that it published last."""
+        return f"{self.prefix}parameters:watch"
 
     @property
     def events(self) -> str:
@@ -200,6 +210,8 @@ PERMANENT_KEYS: dict[str, str] = {
     "tau:version": "a counter",
     "speed": "one field a pair of type and node in the parameters in force",
     "parameters": "one value",
+    "parameters:past": "trimmed to a fixed length",
+    "parameters:watch": "one value",
     "schema": "one value",
     "sweep": "one value",
     "events": "trimmed behind the recorder, and to limits.events_maxlen",

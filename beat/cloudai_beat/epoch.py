@@ -18,10 +18,11 @@ from cloudai.deployment import Deployment
 from cloudai.history.errors import HistoryError
 from cloudai.history.records import Reading, TaskHistory, WorkerStats
 from cloudai.scheduling.errors import InvalidParameters
-from cloudai.scheduling.parameters import GAParams, differences
+from cloudai.scheduling.parameters import GENES, GAParams, differences
 from cloudai_beat.report import LINES_KEPT, EpochReport, Outcome
 from cloudai_beat.searching import Search, SearchInputs, SearchOutcome
 from cloudai_beat.statistics import Refreshed, refresh
+from cloudai_beat.watching import CONFIRMED, ROLLED_BACK, WATCHING, Watch, begun, looked_at, told
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +146,15 @@ class _Run:
             self._problems.append(str(error))
             return self.told("kept", "the history cannot be read: the parameters in force stay")
         lineage = self._lineage(in_force)
+        watch = self._watched(tasks.records)
+        fallen = watch is not None and watch.state == ROLLED_BACK and self._report.watch.get("state") == ROLLED_BACK
+        genes = in_force
+        if fallen and watch is not None:
+            genes, lineage = _taken_back(in_force, watch, lineage)
         refreshed = refresh(
             tasks.records,
             workers.records,
-            in_force,
+            genes,
             theta_prior=lineage.prior,
             theta_factor=lineage.factor,
             present=self._deployment.fleet.names(),
@@ -156,12 +162,52 @@ class _Run:
         self._take(tasks, workers, refreshed, lineage)
         if not refreshed.enough:
             return self.told("kept", f"kept {refreshed.kept[0]}")
-        outcome = self._searched(tasks.records, workers.records, in_force, refreshed.parameters)
         parameters = refreshed.parameters
+        outcome = None
+        if not fallen and not self._resting(watch):
+            outcome = self._searched(tasks.records, workers.records, in_force, parameters)
         if outcome is not None and outcome.parameters is not None:
             parameters = outcome.parameters
             self._scaled(refreshed, parameters)
-        return self._published(in_force, parameters)
+        report = self._published(in_force, parameters)
+        if report.outcome != "published" or report.version is None:
+            return report
+        if fallen and watch is not None:
+            logger.warning("parameters-rolled-back version=%d %s", report.version, told(watch))
+            self._deployment.parameters.keep_watch(watch.to_json())
+            return self.told("published", f"rolled back to the genes before version {watch.version}: {told(watch)}")
+        if outcome is not None and outcome.parameters is not None:
+            watch = begun(report.version, self._report.at, tasks.records, in_force, lineage.factor)
+            self._deployment.parameters.keep_watch(watch.to_json())
+            self._report = replace(self._report, watch=watch.shown())
+            return self.told("published", report.reason)
+        return report
+
+    def _watched(self, history: Sequence[TaskHistory]) -> Watch | None:
+        """Look at what the genes that were published last have brought about."""
+        store = self._deployment.parameters
+        before = Watch.from_json(store.watch())
+        if before is None:
+            return None
+        watch = looked_at(before, history, self._report.at)
+        if watch != before and watch.state != ROLLED_BACK:
+            store.keep_watch(watch.to_json())
+        if before.state == WATCHING:
+            # Also where it ends in this epoch.
+            self._report = replace(self._report, watch=watch.shown())
+        return watch
+
+    def _resting(self, watch: Watch | None) -> bool:
+        """Whether there is to be no search: the last one's genes are still watched, or were rolled back of late."""
+        if watch is None or self._report.at >= watch.rest_until:
+            return False
+        if watch.state == CONFIRMED:
+            return False
+        left = watch.rest_until - self._report.at
+        what = "were rolled back" if watch.state == ROLLED_BACK else "are watched"
+        why = f"no search for another {left:.0f} s at most: the genes of version {watch.version} {what}"
+        self._report = replace(self._report, kept=(*self._report.kept, why))
+        return True
 
     def told(self, outcome: Outcome, reason: str) -> EpochReport:
         """The report with how it ended."""
@@ -239,7 +285,11 @@ class _Run:
             return self.told("unchanged", "nothing that was learned differs from what is in force")
         if not self._may_publish:
             return self.told("kept", "not published, as asked")
-        version = self._deployment.parameters.publish(parameters, SOURCE, only_over=in_force.version)
+        store = self._deployment.parameters
+        version = store.publish(parameters, SOURCE, only_over=in_force.version, unasked=True)
+        pinned = store.pinned() if version is None else None
+        if pinned is not None:
+            return self.told("kept", f"not published: pinned by {pinned}; `cloudai params unpin` ends that")
         if version is None:
             why = "somebody else published parameters meanwhile; the next epoch starts from those"
             return self.told("kept", f"not published: {why}")
@@ -247,6 +297,15 @@ class _Run:
         for line in changes:
             logger.info("parameters-changed version=%d %s", version, line)
         return self.told("published", f"version {version} is in force: {_count(changes)}")
+
+
+def _taken_back(in_force: GAParams, watch: Watch, lineage: _Lineage) -> tuple[GAParams, _Lineage]:
+    """What is in force with the genes that were before those under watch; theta is fitted anew, scaled as it was."""
+    before = watch.parameters_before()
+    if before is None:
+        return in_force, lineage
+    genes = {name: getattr(before, name) for name in GENES}
+    return replace(in_force, **genes), replace(lineage, factor=watch.theta_factor)
 
 
 def _kept(report: EpochReport, history: History) -> EpochReport:

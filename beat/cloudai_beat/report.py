@@ -59,6 +59,8 @@ class EpochReport:
     changes: tuple[str, ...] = ()
     #: What went wrong beside it: the history could not be read or written, the search broke.
     problems: tuple[str, ...] = ()
+    #: Evolved genes whose effect is watched (watching.py); empty: none.
+    watch: Mapping[str, Any] = field(default_factory=dict)
     #: What the search found; None: there was none.
     search: SearchOutcome | None = None
 
@@ -69,6 +71,7 @@ class EpochReport:
             value = getattr(self, item.name)
             values[item.name] = list(value) if isinstance(value, tuple) else value
         values["samples"], values["skipped"] = dict(self.samples), dict(self.skipped)
+        values["watch"] = dict(self.watch)
         if self.search is not None:
             values["search"] = {
                 "used": self.search.parameters is not None,

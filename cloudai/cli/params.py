@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cloudai.deployment import Deployment
 from cloudai.history.records import PublishedParameters
 from cloudai.parameters_file import load as load_file
 from cloudai.parameters_file import save as save_file
-from cloudai.scheduling.errors import InvalidParameters
+from cloudai.scheduling.errors import InvalidParameters, InvalidRequest
 from cloudai.scheduling.parameters import GAParams, differences
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
@@ -51,14 +52,21 @@ def params() -> None:
 @click.pass_context
 def show(ctx: click.Context, as_json: bool) -> None:
     """The parameters in force, and where they came from."""
-    parameters, source, published = _in_force(deployment(ctx))
+    state = deployment(ctx)
+    parameters, source, published = _in_force(state)
+    pinned = state.parameters.pinned()
     if as_json:
         values = json.loads(parameters.to_json())
         print_json(
-            {"version": parameters.version, "source": source, "published": published, "parameters": values}
-        )
+            {
+                "version": parameters.version, "source": source, "published": published, "pinned": pinned is not None,
+                "parameters": values,
+            }
+        )  # fmt: skip
         return
     fields = {"version": str(parameters.version), "source": source, "published": moment(published)}
+    if pinned is not None:
+        fields["pinned by"] = f"{pinned}; epochs publish nothing"
     for title, names in _GROUPS.items():
         fields[title] = ", ".join(number(getattr(parameters, name)) for name in names)
     print_fields(fields)
@@ -140,6 +148,76 @@ def history(ctx: click.Context, limit: int, as_json: bool) -> None:
     )
     if not versions:
         line("No version is recorded. The control process records them; see docs/optimiser.md.")
+
+
+@params.command()
+@click.option("--to", "wanted", type=click.IntRange(1), help="The version to go back to.  [default: the one before]")
+@json_option
+@click.pass_context
+def rollback(ctx: click.Context, wanted: int | None, as_json: bool) -> None:
+    """Put an earlier version in force again, as a new version. Pin it, or the next epoch learns on from there."""
+    state = deployment(ctx)
+    before = _in_force(state)[0]
+    earlier = _earlier(state, wanted)
+    version = state.parameters.publish(earlier, f"rollback to {earlier.version}")
+    state.parameters.keep_watch(None)
+    changes = differences(before, earlier, _MOST_LINES)
+    if as_json:
+        print_json({"version": version, "back_to": earlier.version, "changes": changes})
+        return
+    again = f"version {earlier.version} again; every process uses it {_within(state)}"
+    click.echo(f"Version {version} is in force: {again}.")
+    _print_changes(changes)
+
+
+@params.command()
+@json_option
+@click.pass_context
+def pin(ctx: click.Context, as_json: bool) -> None:
+    """Keep what is in force: epochs go on learning and say what they would do, but publish nothing."""
+    state = deployment(ctx)
+    state.parameters.pin("the command line")
+    version = _in_force(state)[0].version
+    if as_json:
+        print_json({"pinned": True, "version": version})
+    else:
+        click.echo(f"{f'Version {version}' if version else 'The defaults'} stay in force until `cloudai params unpin`.")
+
+
+@params.command()
+@json_option
+@click.pass_context
+def unpin(ctx: click.Context, as_json: bool) -> None:
+    """Let epochs publish again."""
+    state = deployment(ctx)
+    was = state.parameters.unpin()
+    if as_json:
+        print_json({"pinned": False, "was_pinned": was})
+    else:
+        click.echo("Epochs publish again." if was else "Nothing was pinned.")
+
+
+def _earlier(state: Deployment, wanted: int | None) -> GAParams:
+    """An earlier version, from Redis, else from the history. InvalidRequest where there is none."""
+    past = state.parameters.past()
+    if wanted is None and past:
+        return past[0].parameters
+    known = {one.parameters.version: one.parameters for one in reversed(past)}
+    if wanted in known:
+        return known[wanted]
+    if wanted is not None:
+        from cloudai.history.errors import HistoryError
+        from cloudai.history.store import HistoryStore
+
+        try:
+            with HistoryStore.from_settings(state.settings) as store:
+                for one in store.parameters(1000):
+                    if one.version == wanted:
+                        return replace(GAParams.from_json(one.json), version=wanted)
+        except HistoryError as error:
+            click.echo(f"Versions before those in Redis are in the history only. {error}", err=True)
+    shown = ", ".join(map(str, sorted(known))) or "none; only one version was ever published"
+    raise InvalidRequest("to", wanted, f"an earlier version; known here: {shown}")
 
 
 def _versions(published: Sequence[PublishedParameters]) -> list[dict[str, Any]]:

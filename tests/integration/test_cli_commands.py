@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -327,3 +328,25 @@ def test_the_same_commands_in_both_programs(
     done = start(cluster, tmp_path, *program, "explain", "no-such-task")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_parameters_are_rolled_back_and_pinned(run: Any, ask: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    ask(f"params export {file}")
+    versions = []
+    for alpha in (13.0, 14.0, 15.0):
+        file.write_text(re.sub(r'"alpha": [0-9.]+', f'"alpha": {alpha}', file.read_text()))
+        versions.append(ask(f"params load {file}")["version"])
+    back = ask("params rollback")
+    assert (back["back_to"], back["changes"]) == (versions[1], ["alpha: 15 -> 14"])
+    back = ask(f"params rollback --to {versions[0]}")
+    assert back["changes"] == ["alpha: 14 -> 13"]
+    assert ask("params show")["source"] == f"rollback to {versions[0]}"
+    refused = run("params", "rollback", "--to", "999")
+    assert refused.exit_code == 2
+    assert "an earlier version" in refused.stderr
+    assert ask("params pin")["pinned"] is True
+    assert ask("params show")["pinned"] is True
+    assert "epochs publish nothing" in run("params", "show").stdout
+    assert ask("params unpin") == {"pinned": False, "was_pinned": True}
+    assert ask("params unpin")["was_pinned"] is False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -334,3 +335,79 @@ def idle_node(name: str, now: float) -> NodeState:
         name=name, cpu_capacity=8000, memory_capacity=1 << 25, slots_capacity=8, cpu_available=8000,
         memory_available=1 << 25, slots_available=8, heartbeat=now,
     )  # fmt: skip
+
+
+# --- watching what was published
+
+
+def decided_with(version: int, count: int, kept: float, records: Sequence[TaskHistory]) -> list[TaskHistory]:
+    """Newer tasks that these parameters decided, of which a share kept its deadline."""
+    now = time.time() + 5
+    return [
+        replace(
+            record, task_id=f"{version}-{number}", parameters_version=version, arrival_time=now + number,
+            actual_start=now + number, actual_finish=now + number + (record.actual_runtime or 0.0),
+            deadline=now + number + 1e4, sla_success=number < kept * count,
+        )
+        for number, record in enumerate(records[:count])
+    ]  # fmt: skip
+
+
+def evolved(alpha: float) -> Any:
+    """A search that finds this alpha, and counts how often it was asked."""
+
+    def search(inputs: SearchInputs) -> SearchOutcome:
+        search.asked += 1
+        return outcome(replace(inputs.refreshed, alpha=alpha, a1=3.0))
+
+    search.asked = 0
+    return search
+
+
+def test_evolved_genes_that_cost_deadlines_are_rolled_back_and_searching_rests(deployment, history, caplog):
+    deployment.parameters.publish(GAParams(alpha=12.0), "cli")
+    history.records = tuple(replace(record, sla_success=True) for record in history.records)
+    search = evolved(77.0)
+    first = run_epoch(deployment, history, search=search)
+    assert first.watch["state"] == "watching"
+    assert first.watch["version"] == first.version == 2
+    assert (first.watch["before"], first.watch["tasks_before"]) == (1.0, 500)
+    assert in_force(deployment).alpha == 77.0
+    history.records = (*decided_with(2, 120, 0.5, history.records), *history.records)
+    with caplog.at_level(logging.WARNING):
+        second = run_epoch(deployment, history, search=search)
+    assert second.outcome == "published"
+    assert second.reason.startswith("rolled back to the genes before version 2: deadlines kept since version 2: 100.0%")
+    assert second.watch["state"] == "rolled back"
+    assert "parameters-rolled-back version=3" in caplog.text
+    # The genes are those from before; the statistics are fresh.
+    p = in_force(deployment)
+    assert (p.alpha, p.a1) == (12.0, 1.0)
+    assert p.speed["mixed"]["slow"] > p.speed["mixed"]["fast"]
+    assert search.asked == 1
+    third = run_epoch(deployment, history, search=search)
+    assert any("no search for another" in line for line in third.kept)
+    assert (search.asked, in_force(deployment).alpha) == (1, 12.0)
+    assert json.loads(json.dumps(history.epochs[1]["watch"]))["after"] == 0.5
+
+
+def test_evolved_genes_that_hold_are_confirmed_and_the_search_goes_on(deployment, history):
+    search = evolved(77.0)
+    run_epoch(deployment, history, search=search)
+    share = sum(record.sla_success for record in history.records) / len(history.records)
+    history.records = (*decided_with(1, 450, share, history.records), *history.records)
+    assert run_epoch(deployment, history, search=lambda inputs: outcome(None)).watch["state"] == "confirmed"
+    assert run_epoch(deployment, history, search=evolved(78.0)).outcome == "published"
+    assert in_force(deployment).alpha == 78.0
+    assert any("are watched" in line for line in run_epoch(deployment, history, search=search).kept)
+
+
+def test_while_pinned_nothing_is_published_and_the_epoch_says_so(deployment, history):
+    deployment.parameters.pin("somebody")
+    report = run_epoch(deployment, history)
+    assert report.outcome == "kept"
+    assert "pinned by somebody" in report.reason
+    assert report.changes
+    assert deployment.parameters.read() is None
+    assert deployment.parameters.unpin()
+    assert run_epoch(deployment, history).outcome == "published"
