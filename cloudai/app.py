@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,8 +15,12 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from celery.utils import uuid
 from celery.utils.saferepr import saferepr
+from kombu.exceptions import OperationalError
 from kombu.utils.json import register_type
 from kombu.utils.url import parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai import transport
 from cloudai.deployment import Deployment
@@ -23,6 +30,8 @@ from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
 from cloudai.submission import RequestHeader, on_container_nodes, read_header
+
+logger = logging.getLogger(__name__)
 
 #: What a submission may ask of CloudAI, in `apply_async`, `send_task`, `Signature.set`, or as attributes of a task.
 OPTIONS = (
@@ -42,6 +51,9 @@ ASKED = "cloudai_asked"
 
 #: Brokers whose Redis the state can live in; Sentinel comes later.
 _BROKERS = frozenset({"redis", "rediss"})
+
+#: Between two attempts of a running task to submit another while Redis is away, seconds.
+_SUBMIT_RETRY_S = 0.5
 
 #: Retries keep these: the ledger has them from the first submission.
 _KEPT_BY_RETRY = ("deadline", "target_worker_id")
@@ -177,9 +189,41 @@ class CloudAI(Celery):
         countdown: float | None = None,
         eta: datetime | str | None = None,
         task_id: str | None = None,
+        *more: Any,
         **options: Any,
     ) -> Any:
-        """As Celery's; besides, the options in OPTIONS. Raises the errors of cloudai.errors, with nothing written."""
+        """As Celery's; besides, the options in OPTIONS. Raises the errors of cloudai.errors, with nothing written.
+
+        A task on a node that submits another (a chain's next step among them) waits while Redis is away, as its result
+        would, unless `retry=False` is given.
+        """
+        if not self._claimed() or options.get("retry") is False:
+            return self._send_task(name, args, kwargs, countdown, eta, task_id, *more, **options)
+        task_id = task_id or uuid()
+        while True:
+            try:
+                return self._send_task(name, args, kwargs, countdown, eta, task_id, *more, **options)
+            except (RedisConnectionError, RedisTimeoutError, OperationalError) as error:
+                logger.warning("redis-away task=%s: it is submitted when Redis is back (%s)", task_id, error)
+                time.sleep(_SUBMIT_RETRY_S)
+
+    def _claimed(self) -> dict[str, Any]:
+        """What the claim says of the task that runs in this thread; empty where none does."""
+        current = self.current_worker_task
+        header = getattr(current.request, HEADER, None) if current is not None else None
+        return header if isinstance(header, dict) and header.get("attempt") else {}
+
+    def _send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: datetime | str | None = None,
+        task_id: str | None = None,
+        *more: Any,
+        **options: Any,
+    ) -> Any:
         task = self.tasks.get(name)
         headers = options.get("headers") or {}
         carried = self.carried_request(headers, task_id)
@@ -191,6 +235,7 @@ class CloudAI(Celery):
             if carried is None:
                 asked = {**self._asked_by(task, kwargs), **asked}
         if asked or carried is not None:
+            nonce = self._step_nonce(task_id) if task_id and carried is None else ""
             task_id = task_id or uuid()
             if carried is not None:
                 header = self._retry_header(name, carried, task, args, kwargs, asked, countdown, eta)
@@ -199,13 +244,15 @@ class CloudAI(Celery):
                     name, args, kwargs, asked, task_id=task_id, countdown=countdown, eta=eta, options=options
                 )
                 header.from_attempt = self._publishing_attempt(task_id)
+                if nonce and not header.from_attempt:
+                    header["nonce"] = nonce
             self._refuse_options(task, options)
             shown = getattr(task, "shown_kwargs", None)
             if shown is not None and options.get("kwargsrepr") is None:
                 options["kwargsrepr"] = saferepr(shown(kwargs or {}), self.amqp.kwargsrepr_maxsize)
             # Members of a group share one headers dict: never write into the caller's.
             options["headers"] = {**headers, HEADER: header}
-        return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, task_id=task_id, **options)
+        return super().send_task(name, args, kwargs, countdown, eta, task_id, *more, **options)
 
     def _parse(self, name: str, asked: Mapping[str, Any], limit_s: float | None = None) -> TaskRequest:
         fields = dict(asked)
@@ -248,6 +295,31 @@ class CloudAI(Celery):
         """Whether the body of a task that went through RTS runs in this thread."""
         current = self.current_worker_task
         return current is not None and "attempt" in (getattr(current.request, HEADER, None) or {})
+
+    def _get_backend(self) -> Any:
+        """As Celery's; a result that a full Redis refuses is stored later, as one is for which Redis was away."""
+        backend = super()._get_backend()
+        transient = backend.exception_safe_to_retry
+
+        def safe_to_retry(error: Exception) -> bool:
+            # Only a task's own thread may wait so long: a node's heart stores the ends of others, and must beat.
+            full = isinstance(error, OutOfMemoryError) and self.current_worker_task is not None
+            return full or bool(transient(error))
+
+        backend.exception_safe_to_retry = safe_to_retry
+        return backend
+
+    def _step_nonce(self, task_id: str) -> str:
+        """Makes one of all publications of a step by its predecessor, "" where no running task publishes it.
+
+        A chain's next step is published before its predecessor's result is stored. If the node dies in between, the
+        predecessor runs again, and publishes it again.
+        """
+        current = self.current_worker_task
+        if not self._claimed():
+            return ""
+        told = f"{current.request.id} {current.request.retries} {task_id}"
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _publishing_attempt(self, task_id: str) -> int:
         """The attempt whose body this is, when it publishes another task under its own id (`replace`); else 0."""

@@ -76,6 +76,14 @@ def end_without_worker(app: Any, task_id: str, message: bytes | None, error: Exc
             logger.exception("errback-failed task=%s: its result is stored", task_id)
 
 
+def repeat_chord_part(app: Any, task_id: str, message: bytes) -> None:
+    """Tell the chord of a task whose result is stored, in case that its node died before it could. May be repeated."""
+    request = _context(app, message, task_id)
+    if request.chord:
+        meta = app.backend.get_task_meta(task_id)
+        app.backend.on_chord_part_return(request, meta["status"], meta["result"])
+
+
 def _away(backend: Any) -> tuple[type[Exception], ...]:
     """What is raised when the result store or the broker cannot be reached: then the end is told again later."""
     return (OperationalError, *getattr(backend, "connection_errors", ()))

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from .verdict import ZEROS
 
-#: Overlaps are counted and shown; nodes do not pause the jobs of a worker that died yet.
-ZEROS = ("lost", "duplicated", "reservation_leaks", "max_overcommit", "unfinished", "wrong", "died")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow

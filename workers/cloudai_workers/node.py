@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 import cloudai
 from cloudai import names, transport
-from cloudai.endings import end_without_worker, settle
+from cloudai.endings import end_without_worker, repeat_chord_part, settle
 from cloudai.state.fleet import NodeCapacity, Registration
 from cloudai.state.ledger import Claim
 from cloudai_workers.adoption import Adoption
@@ -408,6 +408,10 @@ class Node:
         known = self.holding.take(claim)
         if known:
             logger.warning("result-known task=%s outcome=%s: it ended before its node was lost", claim.task_id, known)
+            try:
+                repeat_chord_part(self.app, claim.task_id, claim.message)
+            except Exception:
+                logger.exception("chord-untold task=%s", claim.task_id)
             self.clerk.ended(claim.task_id, claim.attempt, known, reason="ended before its node was lost")
         return known == ""
 

@@ -22,7 +22,6 @@ from cloudai_workers.steps import NodeStep
 
 logger = logging.getLogger(__name__)
 
-
 class NodeWorker(Worker):
     """`app.Worker` of a CloudAI application."""
 

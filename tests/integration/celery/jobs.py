@@ -67,6 +67,11 @@ def build(settings: Settings | None = None, **options: Any) -> CloudAI:
         note(witness, line)
         return line
 
+    @app.task(name="jobs.tell", resources=ONE, **ours)
+    def tell(parts: list[Any], witness: str) -> list[Any]:
+        note(witness, "told")
+        return parts
+
     @app.task(name="jobs.reject", resources=ONE, **ours)
     def reject(witness: str, times: int, requeue: bool) -> str:
         if note(witness, "ran") <= times:
