@@ -124,6 +124,11 @@ class Keys:
         return f"{self.prefix}counters"
 
     @property
+    def node_counters(self) -> str:
+        """Hash: totals of each node that is known, as `counter:node`; "" for what no node had."""
+        return f"{self.prefix}counters:nodes"
+
+    @property
     def tau(self) -> str:
         """Hash: task type -> its learned runtime (as in state/tau.py)."""
         return f"{self.prefix}tau"
@@ -204,6 +209,7 @@ PERMANENT_KEYS: dict[str, str] = {
     "expiring": "unfinished tasks with an expiry",
     "unsettled": "ended tasks whose result is about to be stored",
     "counters": "a fixed set of names",
+    "counters:nodes": "some fields a node, forgotten with it",
     "tau": "one field a task type",
     "tau:families": "one field a family, to learning.max_families",
     "tau:changed": "one member a family",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from time import perf_counter
 
 from cloudai.fleet_view import MAX_AGE_S, FleetView
 from cloudai.scheduling.deadlines import sla_seconds
@@ -45,6 +46,7 @@ class Placing:
 
     def decide(self, task_id: str, request: TaskRequest, *, deadline: float | None) -> Decision:
         """Decide for one task over the view as it is. `deadline` in epoch seconds; None: k * tau from now."""
+        begun = perf_counter()
         view = self._view
         tau = self._tau(request)
         now = view.now()
@@ -53,6 +55,7 @@ class Placing:
         decision = self.placer.decide(task_id, request, context)
         if decision.guard_event is not None:
             _say(decision, self.placer.policy.guard.rate)
+        self._ledger.times.observe(perf_counter() - begun)
         return decision
 
     def decide_into(self, header: RequestHeader) -> None:

@@ -35,6 +35,7 @@ _COMMANDS = {
     "tau": LazyCommand("cloudai.cli.tau:tau", "Show, set or look back at the learned runtimes."),
     "params": LazyCommand("cloudai.cli.params:params", "Show, load, export or compare the parameters."),
     "epoch": LazyCommand(ENTRY_POINT, "Run the optimiser's epoch now, or show what the latest did.", extra="beat"),
+    "metrics": LazyCommand("cloudai.cli.metrics:metrics", "Serve metrics to Prometheus.", extra="metrics"),
     "migrate-task-types": LazyCommand(
         "cloudai.cli.migrate_task_types:command",
         "Bring old task types of the history to those of today.",

@@ -32,6 +32,17 @@ class Unrecorded:
     events: tuple[tuple[str, dict[str, str]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the recorder is."""
+
+    #: Entries that are not recorded yet.
+    waiting: int
+    #: Entries that were recorded, and that the stream dropped unrecorded, ever.
+    recorded: int
+    lost: int
+
+
 class EventStream:
     """Typed access to the recorder's scripts."""
 
@@ -47,6 +58,12 @@ class EventStream:
         )
         events = tuple((entry_id.decode(), _fields(flat)) for entry_id, flat in entries or ())
         return Unrecorded(float(now), position.decode(), int(dropped), int(waiting), events)
+
+    def progress(self) -> Progress:
+        """How far the recorder is."""
+        found = self._client.hmget(self._keys.recorder, "recorded", "lost")
+        recorded, lost = (int(value or 0) for value in found)
+        return Progress(self.unrecorded(0).waiting, recorded, lost)
 
     def recorded(self, batch: Unrecorded, *, keep: int = KEEP_RECORDED) -> bool:
         """The events of a batch are in the history: move on behind them, and trim all but the latest `keep` of those

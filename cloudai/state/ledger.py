@@ -26,6 +26,7 @@ from redis import Redis
 from cloudai.names import Keys
 from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.task_types import INITIAL_TAU
+from cloudai.state.decision_times import DecisionTimes
 from cloudai.state.scripts import Scripts
 
 #: Changed rows of the fleet, and waiting shapes, that one look reads.
@@ -233,6 +234,8 @@ class Ledger:
         self.client = client
         self.keys = keys
         self.scripts = scripts
+        #: How long this process's decisions took, until a placement takes it along.
+        self.times = DecisionTimes()
         self._max_live = max_live
         self._finished_ttl_s = finished_ttl_s
         self._decision_ttl_s = decision_ttl_s
@@ -247,7 +250,7 @@ class Ledger:
             s.task_id, s.nonce, s.cpu_milli, s.memory_kib, s.gpu_milli, s.storage_kib, s.shape, s.task_type, s.sla_s,
             "" if s.deadline is None else s.deadline, s.eta, s.expires, s.priority, s.name, s.retries,
             self._decision_ttl_s, since, self._max_live, s.fallback, s.from_attempt,
-            list(chain.from_iterable(s.extra)), list(chain.from_iterable(candidates)),
+            list(chain.from_iterable(s.extra)), list(chain.from_iterable(candidates)), self.times.take(),
         ]  # fmt: skip
         return _encode(short), s.request, s.message, s.decision
 
@@ -289,7 +292,7 @@ class Ledger:
         the fleet's changes.
         """
         listed = list(proposals)
-        short = [since, rows, self._decision_ttl_s, [_proposal_args(p) for p in listed]]
+        short = [since, rows, self._decision_ttl_s, [_proposal_args(p) for p in listed], self.times.take()]
         now, results, changes = self.scripts.place_waiting.run(
             self.client, self.keys.prefix, _encode(short), *(p.decision for p in listed)
         )
@@ -369,7 +372,9 @@ class Ledger:
         look = "" if look_since is None else _encode([look_since, LOOK_ROWS, LOOK_SHAPES, each])
         follow = ""
         if successors:
-            follow = _encode([parked, self._decision_ttl_s, [_proposal_args(p) for p in successors]])
+            follow = _encode(
+                [parked, self._decision_ttl_s, [_proposal_args(p) for p in successors], self.times.take()]
+            )
         replies, results, seen = self.scripts.finish.run(
             self.client, self.keys.prefix, _encode(short), self._rule, self._finished_ttl_s, look, follow,
             *(p.decision for p in successors),
@@ -437,6 +442,15 @@ class Ledger:
         found: Any = self.client.zrange(self.keys.waiting, 0, limit - 1, withscores=True)
         found += self.client.zrange(self.keys.delayed, 0, limit - 1, withscores=True)
         return [(task_id.decode(), float(score)) for task_id, score in found[:limit]]
+
+    def node_totals(self) -> dict[str, dict[str, int]]:
+        """Counters of the nodes that are known: counter -> node -> total; node "" for what no node had."""
+        stored: Any = self.client.hgetall(self.keys.node_counters)
+        totals: dict[str, dict[str, int]] = {}
+        for field, value in stored.items():
+            counter, _, node = field.decode().partition(":")
+            totals.setdefault(counter, {})[node] = int(value)
+        return totals
 
     def totals(self) -> dict[str, int]:
         """Counters since the deployment began, and what is in flight, waiting and delayed now."""

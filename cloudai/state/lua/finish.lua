@@ -2,9 +2,20 @@
 -- ARGV: a JSON list of reports (id, attempt, outcome, runtime (s, or ''), reason, started (epoch s, or 0), usage fields as name,
 -- value pairs for the event), the rule of learning (as in scheduling/learning.py), entry ttl (s), '' or a JSON list (known fleet version, limit of rows, shapes, tasks of
 -- a shape) for a look at the waiting set behind it, and '' or a JSON list of successors: how many tasks had been parked when they
--- were chosen, decision ttl, and proposals (as for place_proposal); then the decision record of each proposal.
+-- were chosen, decision ttl, proposals (as for place_proposal) and the times of the decisions (as for count_times); then the decision record of each proposal.
 -- Returns a text for each report, what became of each proposal (nothing, if any task was parked since), and the look or ''.
 local rule, ttl = cjson.decode(ARGV[2]), tonumber(ARGV[3])
+
+-- Predicted and actual runtime of a success, and by how much they differ, in microseconds (spec section 3).
+local function count_prediction(kind, runtime, predicted)
+  if not predicted then return end
+  local function add(name, s)
+    redis.call('HINCRBY', P .. 'counters', name .. ':' .. kind, string.format('%.0f', math.min(s, 1e6) * 1e6))
+  end
+  add('runtime_us', runtime)
+  add('prediction_error_us', math.abs(runtime - predicted))
+  count('predictions:' .. kind)
+end
 
 local function finish(report)
   local id, attempt, outcome, runtime = report[1], report[2], report[3], tonumber(report[4])
@@ -33,6 +44,9 @@ local function finish(report)
   local sla = '0'
   if outcome == 'succeeded' and now <= tonumber(v[6]) then sla = '1' end
 
+  local ends = status == 'finished' or status == 'unsettled'
+  if ends and sla == '0' and outcome ~= 'cancelled' then count_node('sla_violations', v[3]) end
+
   -- Tau learns from successes only (spec section 2), here because it must be one step. The sample is the runtime on a
   -- reference node, where the speed of this pair is known.
   local old_tau, new_tau, spread, samples, of_family, verdict = '', '', '', '', '', ''
@@ -40,6 +54,7 @@ local function finish(report)
     local kind = rule.types[v[5]]
     if kind and runtime and runtime > 0 and runtime < math.huge then
       local sample = runtime / (tonumber(redis.call('HGET', P .. 'speed', v[5] .. ':' .. v[3])) or 1)
+      count_prediction(v[5], runtime, tonumber(v[12] or ''))
       local known = redis.call('HGET', P .. 'tau', v[5])
       local s = known and read_learned(known)
                 or {tau = kind[2], variance = 0, samples = 0, run = 0, rejected = 0}
@@ -61,7 +76,7 @@ local function finish(report)
   end
 
   event('finished', id, 'node', v[3], 'attempt', attempt, 'outcome', outcome,
-        'final', (status == 'finished' or status == 'unsettled') and '1' or '0', 'reason', reason, 'type', v[5],
+        'final', ends and '1' or '0', 'reason', reason, 'type', v[5],
         'arrival', v[7], 'deadline', v[6], 'started', seconds(started), 'runtime', report[4], 'sla_success', sla,
         'features', v[10] or '', 'tau', v[11] or '', 'predicted', v[12] or '', 'parameters', v[13] or '',
         'family', v[14] or '', 'tau_old', old_tau, 'tau_new', new_tau,
@@ -92,6 +107,7 @@ for i, report in ipairs(cjson.decode(ARGV[1])) do replies[i] = finish(report) en
 local results = {}
 if ARGV[5] ~= '' then
   local s = cjson.decode(ARGV[5])
+  count_times(s[4])
   if tonumber(redis.call('GET', P .. 'waiting:parked') or '0') == s[1] then
     for p, proposal in ipairs(s[3]) do results[p] = place_proposal(proposal, ARGV[p + 5], s[2]) end
   end

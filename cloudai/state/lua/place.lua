@@ -9,6 +9,7 @@ local function place(short, request, message, decision)
   local decision_ttl, since, max_live, fallback, from = a[16], a[17], a[18], a[19], a[20]
   local extra, offered = a[21], a[22]
   local key = task_key(id)
+  count_times(a[23])
 
   local function reply(status, node, attempt)
     return table.concat({status, node or '', attempt or 0, NOW}, '\t') .. '\n' .. changes(since, 16)
@@ -77,7 +78,7 @@ local function place(short, request, message, decision)
       local node, features = candidate[1], candidate[2]
       write('state', 'placed', 'node', node, 'attempt', attempt, 'devices', devices, 'placed', NOW, 'features', features)
       ring(id, node, attempt, features, unpack(extra))
-      count_decision(fallback)
+      count_decision(fallback, node)
       -- Mostly this placement is all that has changed in the fleet since the caller looked.
       if version == since + 1 then
         return table.concat({'placed', node, attempt, NOW}, '\t') .. '\n' .. row

@@ -10,9 +10,18 @@ local NOW = string.format('%.6f', now)
 local function task_key(id) return P .. 'task:' .. id end
 local function node_key(name) return P .. 'node:' .. name end
 local function count(name) redis.call('HINCRBY', P .. 'counters', name, 1) end
+-- The same for one node; forgotten with it (sweep.lua).
+local function count_node(name, node) redis.call('HINCRBY', P .. 'counters:nodes', name .. ':' .. node, 1) end
+-- How long the caller's decisions took since it last spoke: microseconds in all, then bucket and count in turn.
+local function count_times(times)
+  if not times or not times[1] then return end
+  redis.call('HINCRBY', P .. 'counters', 'decision_us', times[1])
+  for i = 2, #times, 2 do redis.call('HINCRBY', P .. 'counters', 'decisions:' .. times[i], times[i + 1]) end
+end
 -- Placements by RTS or another scheduler, and those where Round-Robin had to step in, by reason (spec section 5).
-local function count_decision(fallback)
+local function count_decision(fallback, node)
   count('placements')
+  count_node('placements', node)
   if fallback ~= '' then count('fallback:' .. fallback) end
 end
 
@@ -225,7 +234,7 @@ local function place_proposal(proposal, record, ttl)
   if v[9] then foretold[5], foretold[6] = 'tau', v[9] end
   local node = try_place(id, need, candidates, tonumber(v[6] or '0') + 1, unpack(foretold))
   if not node then return '' end
-  count_decision(fallback)
+  count_decision(fallback, node)
   if v[8] then drop_hold(id) end
   unpark_of(id, v[7])
   if record ~= '' then redis.call('SET', P .. 'decision:' .. id, record, 'EX', ttl) end
@@ -254,6 +263,7 @@ end
 -- The same, for a task that ended outside an attempt's own report: with the event that such a report would append.
 local function end_without_worker(id, state, reason, ttl)
   close_unsettled(id, state, reason, ttl)
+  if state ~= 'cancelled' then count_node('sla_violations', '') end
   local v = redis.call('HMGET', task_key(id), 'type', 'attempt', 'deadline', 'arrival', 'node')
   event('finished', id, 'outcome', state, 'final', '1', 'reason', reason, 'type', v[1], 'attempt', v[2] or '0',
         'deadline', v[3], 'arrival', v[4], 'node', v[5] or '', 'sla_success', '0')

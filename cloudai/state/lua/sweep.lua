@@ -86,6 +86,7 @@ for _, name in ipairs(redis.call('ZRANGE', P .. 'gone', '-inf', now - forget, 'B
   redis.call('ZREM', P .. 'gone', name)
   redis.call('ZREM', P .. 'fleet', name)
   redis.call('DEL', node_key(name), node_key(name) .. ':tasks', name .. '.dq2')
+  redis.call('HDEL', P .. 'counters:nodes', 'placements:' .. name, 'sla_violations:' .. name)
   log[#log + 1] = 'node ' .. name .. ' is forgotten'
 end
 

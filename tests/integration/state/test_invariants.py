@@ -463,6 +463,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "live",
             "events",
             "counters",
+            "counters:nodes",
             "sweep",
             "tau",
             "waiting:parked",
