@@ -17,7 +17,6 @@ from celery.utils import uuid
 from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 from kombu.utils.json import register_type
-from kombu.utils.url import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -29,6 +28,7 @@ from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
+from cloudai.state.connection import is_sentinel
 from cloudai.submission import RequestHeader, on_container_nodes, read_header
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ OPTIONS = (
 #: Option under which a task hands what was asked for to `send_task`, whose own `task_type` is the task's class.
 ASKED = "cloudai_asked"
 
-#: Brokers whose Redis the state can live in; Sentinel comes later.
-_BROKERS = frozenset({"redis", "rediss"})
+#: Brokers whose Redis the state can live in.
+_BROKERS = frozenset({"redis", "rediss", "sentinel"})
 
 #: Between two attempts of a running task to submit another while Redis is away, seconds.
 _SUBMIT_RETRY_S = 0.5
@@ -95,10 +95,13 @@ class CloudAI(Celery):
         transport.register()
         super().__init__(main, *args, **kwargs)
         broker = kwargs.get("broker") or self.settings.redis.url
+        # kombu and Celery's result store take the name of the Sentinels' master each in options of its own.
+        master = {"master_name": self.settings.redis.sentinel_master} if is_sentinel(str(broker)) else {}
         self.add_defaults(
             {
                 "broker_url": broker,
                 "result_backend": self.settings.redis.result_url or broker,
+                **({"broker_transport_options": master, "result_backend_transport_options": master} if master else {}),
                 # Containers may run for hours: a worker must wait for its broker, not exit after 100 attempts.
                 "broker_connection_max_retries": None,
                 "broker_connection_retry_on_startup": True,
@@ -116,18 +119,27 @@ class CloudAI(Celery):
         url = self.conf.broker_write_url or self.conf.broker_url
         if isinstance(url, (list, tuple)):
             url = url[0]
-        scheme = parse_url(url)["transport"]
+        scheme = str(url).partition("://")[0]
         if scheme not in _BROKERS:
             raise ConfigurationError(
-                f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis:// or rediss://"
+                f"broker_url: {scheme}://...: CloudAI keeps its state in the broker's Redis: redis://, rediss:// "
+                "or sentinel://"
             )
         if self.conf.broker_transport_options.get("global_keyprefix"):
             raise ConfigurationError(
                 "broker_transport_options: global_keyprefix: leave it out and set redis.namespace, which serves "
                 "the same end"
             )
-        redis_settings = self.settings.redis.model_copy(update={"url": url})
-        return Deployment(self.settings.model_copy(update={"redis": redis_settings}))
+        options = self.conf.broker_transport_options
+        master = options.get("master_name") or self.settings.redis.sentinel_master
+        if is_sentinel(url) and not master:
+            raise ConfigurationError(
+                "redis.sentinel_master: given nothing; allowed with a sentinel:// broker: the name of the master that "
+                "the Sentinels watch"
+            )
+        redis_settings = self.settings.redis.model_copy(update={"url": url, "sentinel_master": master})
+        settings = self.settings.model_copy(update={"redis": redis_settings})
+        return Deployment(settings, options.get("sentinel_kwargs"))
 
     @cached_property
     def rts_router(self) -> RTSRouter:

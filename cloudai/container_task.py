@@ -59,6 +59,7 @@ class ContainerTask(CloudAITask):
             volumes_allowlist=settings.node.volumes_allowlist,
             networks_allowlist=settings.node.networks_allowlist,
             images_allowlist=settings.node.images_allowlist,
+            images_pinned=settings.node.images_pinned,
             max_argument_bytes=settings.limits.max_arguments_kib * 1024,
         )
 

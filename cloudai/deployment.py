@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import redis
 from redis.exceptions import OutOfMemoryError
@@ -16,6 +17,7 @@ from cloudai.names import Keys
 from cloudai.placing import Placing
 from cloudai.scheduling.learning import LearningRule
 from cloudai.settings import Settings
+from cloudai.state.connection import connect
 from cloudai.state.epochs import Epochs
 from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
@@ -42,8 +44,10 @@ _known: weakref.WeakValueDictionary[str, Deployment] = weakref.WeakValueDictiona
 class Deployment:
     """Everything that is needed to submit to one deployment, or to look at it. Connects when first used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sentinel_options: Mapping[str, Any] | None = None) -> None:
         self.settings = settings
+        #: For the connections to Sentinels, as kombu's `sentinel_kwargs`.
+        self._sentinel_options = sentinel_options
         self.keys = Keys(settings.redis.namespace)
         self.scripts = Scripts(settings.limits.events_maxlen)
         self.key = f"{settings.redis.namespace}:{id(self):x}"
@@ -52,9 +56,8 @@ class Deployment:
     @cached_property
     def client(self) -> redis.Redis:
         """A client of the state's Redis; safe to use from threads and after a fork."""
-        return redis.Redis.from_url(
-            self.settings.redis.url, socket_keepalive=True, socket_connect_timeout=5, socket_timeout=30
-        )
+        server = self.settings.redis
+        return connect(server.url, server.sentinel_master, self._sentinel_options)
 
     @cached_property
     def ledger(self) -> Ledger:

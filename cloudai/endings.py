@@ -90,11 +90,15 @@ def _away(backend: Any) -> tuple[type[Exception], ...]:
 
 
 def _tell_monitors(app: Any, task_id: str, error: Exception, *, expired: bool) -> None:
-    with app.events.default_dispatcher() as dispatcher:
-        if isinstance(error, TaskRevokedError):
-            dispatcher.send("task-revoked", uuid=task_id, terminated=False, signum=None, expired=expired)
-        else:
-            dispatcher.send("task-failed", uuid=task_id, exception=repr(error), traceback="")
+    try:
+        with app.events.default_dispatcher() as dispatcher:
+            if isinstance(error, TaskRevokedError):
+                dispatcher.send("task-revoked", uuid=task_id, terminated=False, signum=None, expired=expired)
+            else:
+                dispatcher.send("task-failed", uuid=task_id, exception=repr(error), traceback="")
+    except Exception as refused:
+        # A submitter's user may not send events; its result is stored all the same.
+        logger.warning("monitors-not-told task=%s: %s", task_id, refused)
 
 
 def _context(app: Any, raw: bytes | None, task_id: str) -> Context:

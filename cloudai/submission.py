@@ -89,6 +89,10 @@ def read_submission(
             "task_id", task_id, "1 to 256 printable characters, the first neither a space nor an opening brace"
         )
     _check_size(message["body"], deployment.settings.limits.max_arguments_kib * 1024)
+    name = str(headers.get("task", ""))
+    if not name.isprintable() or len(name) > 512:
+        # It goes into logs and events.
+        raise InvalidRequest("task", name[:512], "the name of a task, at most 512 printable characters")
     from_attempt = 0
     if isinstance(header, RequestHeader):
         request, deadline, from_attempt = header.request, header.deadline, header.from_attempt
@@ -113,7 +117,7 @@ def read_submission(
         eta=_eta(headers, header, deployment),
         expires=_epoch(headers.get("expires")),
         priority=_priority(message),
-        name=str(headers.get("task", "")),
+        name=name,
         retries=int(headers.get("retries") or 0),
         request=request_json,
         message=dumps(stored),

@@ -34,6 +34,7 @@ _COMMANDS = {
     "drain": LazyCommand("cloudai.cli.drain:drain", "Let a node finish what runs and take nothing new."),
     "tau": LazyCommand("cloudai.cli.tau:tau", "Show, set or look back at the learned runtimes."),
     "params": LazyCommand("cloudai.cli.params:params", "Show, load, export or compare the parameters."),
+    "acl": LazyCommand("cloudai.cli.acl:acl", "Print Redis ACL profiles for the processes of a deployment."),
     "epoch": LazyCommand(ENTRY_POINT, "Run the optimiser's epoch now, or show what the latest did.", extra="beat"),
     "metrics": LazyCommand("cloudai.cli.metrics:metrics", "Serve metrics to Prometheus.", extra="metrics"),
     "migrate-task-types": LazyCommand(

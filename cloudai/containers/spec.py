@@ -101,6 +101,7 @@ class ContainerSpec:
         volumes_allowlist: Sequence[str] = (),
         networks_allowlist: Sequence[str] = (),
         images_allowlist: Sequence[str] = (),
+        images_pinned: bool = False,
         max_argument_bytes: int = DEFAULT_MAX_ARGUMENT_BYTES,
     ) -> ContainerSpec:
         """The specification from a message's keyword arguments, checked as `validate_container` does.
@@ -119,6 +120,7 @@ class ContainerSpec:
             volumes_allowlist=volumes_allowlist,
             networks_allowlist=networks_allowlist,
             images_allowlist=images_allowlist,
+            images_pinned=images_pinned,
             max_argument_bytes=max_argument_bytes,
         )
 
@@ -152,6 +154,7 @@ def validate_container(
     volumes_allowlist: Sequence[str] = (),
     networks_allowlist: Sequence[str] = (),
     images_allowlist: Sequence[str] = (),
+    images_pinned: bool = False,
     max_argument_bytes: int = DEFAULT_MAX_ARGUMENT_BYTES,
 ) -> ContainerSpec:
     """Check a container job and return it as a value.
@@ -170,6 +173,7 @@ def validate_container(
         volumes_allowlist: folders that may be mounted, with all below them; "/folder:ro" for reading only.
         networks_allowlist: names of further networks.
         images_allowlist: patterns such as "registry.example.com/team/*"; empty allows every image.
+        images_pinned: only images named by their digest may run.
         max_argument_bytes: most bytes that all of this may take as JSON.
 
     Raises:
@@ -177,7 +181,7 @@ def validate_container(
 
     """
     spec = ContainerSpec(
-        image=_image(image, images_allowlist),
+        image=_image(image, images_allowlist, images_pinned),
         command=_command(command),
         env=_environment("env", env),
         secrets=_secrets(secrets),
@@ -202,6 +206,11 @@ def validate_container(
 def image_allowed(image: str, allowlist: Sequence[str]) -> bool:
     """Whether an image matches one of the operator's patterns; an empty list allows every image."""
     return not allowlist or any(fnmatch.fnmatchcase(image, pattern) for pattern in allowlist)
+
+
+def is_pinned(image: str) -> bool:
+    """Whether an image is named by its content: a tag can be moved to another one, a digest cannot."""
+    return "@sha256:" in image
 
 
 def volume_allowed(path: str, mode: str, allowlist: Iterable[str]) -> bool:
@@ -241,13 +250,15 @@ def _one_of(field: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _image(image: object, allowlist: Sequence[str]) -> str:
+def _image(image: object, allowlist: Sequence[str], pinned: bool) -> str:
     allowed = "an image reference in lower case (the tag may have capitals), such as debian:bookworm"
     name = _text("image", image, allowed)
     if len(name) > 512 or not _IMAGE.fullmatch(name):
         raise InvalidRequest("image", _shown(name), allowed)
     if not image_allowed(name, allowlist):
         raise InvalidRequest("image", name, f"images that match one of {', '.join(allowlist)}")
+    if pinned and not is_pinned(name):
+        raise InvalidRequest("image", name, "an image named by its digest, name@sha256:... (node.images_pinned)")
     return name
 
 

@@ -219,7 +219,12 @@ class HistoryStore:
             database[collection].bulk_write(operations, ordered=False)
 
     def task(self, task_id: str) -> Document | None:
-        """The document of a task, with its attempts under `assignments` and `results`; None if there is none."""
+        """The document of a task, with its attempts under `assignments` and `results`; None if there is none.
+
+        TypeError on anything but text: an object in a query would be an operator.
+        """
+        if not isinstance(task_id, str):
+            raise TypeError(f"task_id: given {type(task_id).__name__}, allowed: text")
         with self._connection.database("to read a task") as database:
             found = database[TASKS].find_one({"_id": task_id})
             if found is None:

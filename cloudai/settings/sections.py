@@ -62,6 +62,11 @@ class RedisSettings(Section):
     url: RedisUrl = Field(
         "redis://localhost:6379/0", description="Server and database of broker and live state."
     )
+    sentinel_master: str = Field(
+        "",
+        description="Name of the master that the Sentinels watch. Needed with a `sentinel://` URL, "
+        "which may name several, apart by semicolons.",
+    )
     result_url: ResultUrl = Field(
         "", description="Where Celery stores results. Empty: the same server and database as `url`."
     )
@@ -74,6 +79,12 @@ class RedisSettings(Section):
         description="`strict`: a submission returns only after its record is on disk (WAITAOF). "
         "`relaxed`: a crash of the server may lose the last second of submissions.",
     )
+
+    @model_validator(mode="after")
+    def _sentinels_watch_a_master(self) -> Self:
+        if self.url.startswith("sentinel://") and not self.sentinel_master:
+            refuse([("sentinel_master", "", "the name of the master that the Sentinels of `url` watch")])
+        return self
 
 
 class SchedulingSettings(Section):
@@ -280,6 +291,9 @@ class NodeSettings(Section):
     )
     images_allowlist: TextList = Field(
         (), description="Images that a job may run, `*` matches any text. Empty: every image."
+    )
+    images_pinned: bool = Field(
+        False, description="Only images named by their digest (`name@sha256:...`) may run, since a tag can be moved."
     )
     secrets_allowlist: TextList = Field(
         (), description='Secrets a job may name, such as "env:JOB_*" or "file:/etc/secrets/*". Empty: none.'

@@ -91,8 +91,8 @@ Multiplier = Annotated[float, Field(ge=1.5, le=2.5)]
 
 RedisUrl = Annotated[
     str,
-    StringConstraints(pattern=r"^rediss?://.+"),
-    Allowed("a URL that starts with redis:// or rediss://"),
+    StringConstraints(pattern=r"^(rediss?|sentinel)://.+"),
+    Allowed("a URL that starts with redis://, rediss:// or sentinel://"),
 ]
 
 ResultUrl = Annotated[

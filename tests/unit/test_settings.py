@@ -129,12 +129,12 @@ def test_every_problem_is_named_with_its_source(monkeypatch):
     Path("cloudai.toml").write_text('[redis]\nurl = "http://x"\nurll = "y"\n[node]\nslots = "many"\n')
     monkeypatch.setenv("SCHED_SLA_MULTIPLIER", "3")
     monkeypatch.setenv("CLOUDAI_LIMITS__TAIL_KIB", "-1")
-    redis_url = "a URL that starts with redis:// or rediss://"
+    redis_url = "a URL that starts with redis://, rediss:// or sentinel://"
     assert sorted(refusal(optimiser={"mutation_rate": float("nan")})) == sorted(
         [
             f"cloudai.toml: redis.url: given 'http://x', allowed: {redis_url}",
             "cloudai.toml: redis.urll: unknown setting (did you mean url?), "
-            "allowed: url, result_url, namespace, durability",
+            "allowed: url, sentinel_master, result_url, namespace, durability",
             "cloudai.toml: node.slots: given 'many', allowed: a whole number from 0 to 100000",
             "SCHED_SLA_MULTIPLIER: scheduling.sla_multiplier: given '3', allowed: a number from 1.5 to 2.5",
             "CLOUDAI_LIMITS__TAIL_KIB: limits.tail_kib: given '-1', allowed: a whole number from 0 to 1024",

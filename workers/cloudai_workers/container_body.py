@@ -62,6 +62,7 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
             volumes_allowlist=settings.node.volumes_allowlist,
             networks_allowlist=settings.node.networks_allowlist,
             images_allowlist=settings.node.images_allowlist,
+            images_pinned=settings.node.images_pinned,
             max_argument_bytes=settings.limits.max_arguments_kib * 1024,
         )
     except InvalidRequest as error:

@@ -21,6 +21,7 @@ def make_runner(
         volumes=tuple(settings.volumes_allowlist),
         networks=tuple(settings.networks_allowlist),
         images=tuple(settings.images_allowlist),
+        images_pinned=settings.images_pinned,
         secrets=tuple(settings.secrets_allowlist),
     )
     log_dir = Path(settings.log_dir) if settings.log_dir else None

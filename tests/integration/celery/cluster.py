@@ -125,6 +125,11 @@ class Cluster:
         self._apps.append(app)
         return app
 
+    def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change the settings of the applications and workers that are made from now on."""
+        for section, values in settings.items():
+            self._sections.setdefault(section, {}).update(values)
+
     def __getitem__(self, task: str) -> Any:
         """A task of the application."""
         return self.app.tasks[f"jobs.{task}"]

@@ -31,6 +31,28 @@ def test_limits_seen_from_inside(docker_runner, make_job, control):
     assert result.stdout_tail.splitlines()[-1] == "lo"  # no network
 
 
+def test_what_a_job_finds_inside(docker_runner, make_job, control):
+    script = (
+        "ls -d /var/run/docker.sock /run/docker.sock; id -u; touch /proc/sys/kernel/hostname && echo writable;"
+        " cat /proc/1/comm; ls /dev; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max"
+        " /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max"
+    )
+    job = make_job(["sh", "-c", f"{{ {script}; }} 2>/dev/null; true"], memory_mib=48, limits=Limits(pids=33))
+    seen = docker_runner.run(job, control).stdout_tail.split()
+    assert "writable" not in seen
+    assert not [word for word in seen if "docker.sock" in word]
+    # Its own processes only, no disk of the host's, and the limits that its kernel group has.
+    assert "sh" in seen
+    assert not {"sda", "vda", "nvme0n1", "kmsg", "mem"} & set(seen)
+    assert str(48 << 20) in seen
+    assert "33" in seen
+
+
+def test_the_user_is_the_one_that_was_asked_for(docker_runner, make_job, control):
+    job = make_job(["sh", "-c", "id -u; touch /etc/mine 2>/dev/null || echo refused"], user="65534:65534")
+    assert docker_runner.run(job, control).stdout_tail.split() == ["65534", "refused"]
+
+
 def test_limits_as_the_engine_holds_them(docker_runner, engine, make_job, task_id):
     job = make_job(["sleep", "600"], cpu_milli=250, memory_mib=48, limits=Limits(pids=33))
     control = StopHandle()

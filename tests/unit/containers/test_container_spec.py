@@ -125,6 +125,14 @@ def test_operators_lists_of_networks_and_images():
     assert validate_container("team/x", images_allowlist=("team/*",)).image == "team/x"
 
 
+def test_pinned_images_are_named_by_their_digest():
+    digest = "sha256:" + "0123456789abcdef" * 4
+    for image in ("team/x", "team/x:1.2", "team/x@sha512:" + "0" * 128):
+        assert "digest" in refused(image=image, images_pinned=True).allowed
+    for image in (f"team/x@{digest}", f"registry.example.com:5000/team/x:1.2@{digest}"):
+        assert validate_container(image, images_pinned=True).image == image
+
+
 def test_the_size_of_all_arguments_is_limited():
     assert refused(command=["x", "y" * 70_000]).field == "arguments"
     assert refused(env={"A": "é" * 40_000}).field == "arguments"  # bytes, not characters

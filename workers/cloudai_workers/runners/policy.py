@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from cloudai.containers.errors import Refused
-from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, volume_allowed
+from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, is_pinned, volume_allowed
 
 #: Largest secret that is read from a file, in bytes.
 MAX_SECRET_BYTES = 64 * 1024
@@ -23,6 +23,8 @@ class NodePolicy:
     networks: tuple[str, ...] = ()
     #: Image patterns.
     images: tuple[str, ...] = ()
+    #: Only images named by their digest.
+    images_pinned: bool = False
     #: Patterns of secret references, such as "env:JOB_*" or "file:/etc/cloudai/secrets/*".
     secrets: tuple[str, ...] = ()
 
@@ -46,6 +48,8 @@ def admit(spec: ContainerSpec, policy: NodePolicy) -> Admitted:
     """
     if not image_allowed(spec.image, policy.images):
         raise Refused(f"image {spec.image}: allowed are {', '.join(policy.images)}")
+    if policy.images_pinned and not is_pinned(spec.image):
+        raise Refused(f"image {spec.image}: allowed are images named by their digest, name@sha256:...")
     networks = ("none", "bridge", *policy.networks)
     if spec.network not in networks:
         raise Refused(f"network {spec.network}: allowed are {', '.join(networks)}")
