@@ -21,6 +21,7 @@ from kombu.utils.json import dumps
 
 from cloudai.names import CONTAINER_TASK, CONTAINERS_LABEL, HEADER, SCHEMA_VERSION
 from cloudai.scheduling.errors import InvalidRequest
+from cloudai.scheduling.request_fields import checked_epoch_seconds
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.state.ledger import Submission
 
@@ -59,14 +60,14 @@ def read_header(header: Any) -> tuple[TaskRequest, float | None]:
     if not isinstance(header, Mapping):
         raise InvalidRequest(HEADER, header, "a mapping with the request")
     version = header.get("v", SCHEMA_VERSION)
-    if version not in READABLE_VERSIONS:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise InvalidRequest(
             f"{HEADER}.v", version,
             f"one of {sorted(READABLE_VERSIONS)}: producer and node are too far apart in version",
         )
     deadline = header.get("deadline")
-    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, (int, float))):
-        raise InvalidRequest(f"{HEADER}.deadline", deadline, "epoch seconds")
+    if deadline is not None:
+        deadline = checked_epoch_seconds(deadline)
     request = header.get("req", {})
     if not isinstance(request, dict):
         raise InvalidRequest(f"{HEADER}.req", request, "a mapping with the request")

@@ -211,7 +211,7 @@ class _ChannelMixin:
             self._take_submission(deployment, frame, payload)
         else:
             # Only a claim may say which attempt a message is, or a forged one could end another's.
-            if payload["headers"]:
+            if payload.get("headers"):
                 payload["headers"].pop(HEADER, None)
             self.connection._deliver(payload, queue)
 

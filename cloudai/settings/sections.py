@@ -305,6 +305,13 @@ class NodeSettings(Section):
     log_dir: str = Field(
         "", description="Folder that keeps the full output of every job. Empty: it is not kept."
     )
+    log_keep_days: float = Field(
+        30.0, gt=0, le=3650, description="How long a job's output is kept in `log_dir`, days."
+    )
+    log_keep: Gib = Field(
+        "10GiB",  # type: ignore[assignment]  # read into GiB by the type
+        description="Size of `log_dir` above which the oldest outputs go. A number is in GiB.",
+    )
 
     @model_validator(mode="after")
     def _timers_in_order(self) -> Self:

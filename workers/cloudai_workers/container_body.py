@@ -33,8 +33,8 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         )
     if node is None or "attempt" not in header:
         raise EngineUnavailable(
-            "this worker is not a node, so nothing was reserved for the container: submit with apply_async, and start "
-            "nodes with `celery -A cloudai worker`"
+            "this worker is not a node, or nobody placed the message, so nothing was reserved for the container: "
+            "submit with apply_async, and start nodes with `celery -A cloudai worker`"
         )
     job = _job(task.request.id, header, kwargs, node)
     key = (job.task_id, job.attempt)

@@ -9,6 +9,7 @@ from typing import Any
 from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners.base import Runner
 from cloudai_workers.runners.docker_runner import DockerRunner
+from cloudai_workers.runners.kept_logs import KeptLogs
 from cloudai_workers.runners.policy import NodePolicy
 from cloudai_workers.runners.process_runner import ProcessRunner
 
@@ -24,14 +25,18 @@ def make_runner(
         images_pinned=settings.images_pinned,
         secrets=tuple(settings.secrets_allowlist),
     )
-    log_dir = Path(settings.log_dir) if settings.log_dir else None
+    kept = None
+    if settings.log_dir:
+        kept = KeptLogs(
+            Path(settings.log_dir), keep_days=settings.log_keep_days, keep_bytes=int(settings.log_keep * (1 << 30))
+        )
     notes = PauseNotes(work_dir)
     if settings.runner == "process":
         return ProcessRunner(
-            node=node, work_dir=work_dir, namespace=namespace, policy=policy, log_dir=log_dir, notes=notes,
+            node=node, work_dir=work_dir, namespace=namespace, policy=policy, kept_logs=kept, notes=notes,
             still_ours=still_ours,
         )  # fmt: skip
     return DockerRunner(
-        node=node, namespace=namespace, url=settings.docker_url, policy=policy, log_dir=log_dir, notes=notes,
+        node=node, namespace=namespace, url=settings.docker_url, policy=policy, kept_logs=kept, notes=notes,
         still_ours=still_ours,
     )  # fmt: skip

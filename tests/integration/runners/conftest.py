@@ -16,6 +16,7 @@ from docker.errors import DockerException, NotFound
 from cloudai.containers import validate_container
 from cloudai_workers.runners.base import Job, Reservation, StopHandle
 from cloudai_workers.runners.docker_runner import DockerRunner
+from cloudai_workers.runners.kept_logs import KeptLogs
 from cloudai_workers.runners.process_runner import ProcessRunner
 
 IMAGE = "cloudai/busybox:test"
@@ -70,7 +71,7 @@ def image(engine):
 def docker_runner(engine, image, tmp_path, task_id):
     namespace = f"test-{uuid.uuid4().hex[:8]}"
     with contextlib.closing(
-        DockerRunner(node=NODE, namespace=namespace, log_dir=tmp_path / "logs")
+        DockerRunner(node=NODE, namespace=namespace, kept_logs=KeptLogs(tmp_path / "logs"))
     ) as runner:
         yield runner
     left = engine.containers(all=True, filters={"label": f"cloudai.namespace={namespace}"})
@@ -82,7 +83,7 @@ def docker_runner(engine, image, tmp_path, task_id):
 
 @pytest.fixture
 def process_runner(tmp_path, task_id):
-    yield ProcessRunner(node=NODE, work_dir=tmp_path, log_dir=tmp_path / "logs")
+    yield ProcessRunner(node=NODE, work_dir=tmp_path, kept_logs=KeptLogs(tmp_path / "logs"))
     processes = tmp_path / "processes"
     assert not processes.exists() or not list(processes.iterdir()), "job folders left behind"
     assert not job_groups(task_id)

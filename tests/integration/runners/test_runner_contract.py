@@ -219,6 +219,14 @@ def test_logs_during_and_after_the_run(runner, make_job):
         runner.logs("nobody")
 
 
+def test_both_streams_of_every_attempt_are_kept_apart(runner, make_job, control, tmp_path):
+    for attempt in (1, 2):
+        runner.run(make_job(["sh", "-c", f"echo out {attempt}; echo err {attempt} >&2"], attempt=attempt), control)
+    kept = {path.name.rpartition("-")[2]: path.read_bytes() for path in (tmp_path / "logs").iterdir()}
+    assert kept == {"1.out": b"out 1\n", "1.err": b"err 1\n", "2.out": b"out 2\n", "2.err": b"err 2\n"}
+    assert b"".join(runner.logs(make_job(["true"]).task_id)) == b"out 2\nerr 2\n"
+
+
 def test_two_attempts_have_their_own_names(runner, make_job, control):
     first, second = make_job(["true"], attempt=1), make_job(["true"], attempt=2)
     assert runner.run(first, control).attempt == 1

@@ -475,7 +475,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(1800)
 def test_the_invariants_hold_under_random_interleavings(redis_url: str) -> None:
-    """Deterministic and small by default; the thorough profile draws anew each time."""
+    """Ten thousand steps, the same ones every time; the thorough profile draws anew and takes more."""
     thorough = settings.get_current_profile_name() == "thorough"
     deployment = lab_settings(
         redis_url, timeout_s=TIMEOUT_S, lease_s=LEASE_S, margin_s=MARGIN_S, max_attempts=MAX_ATTEMPTS
@@ -483,8 +483,8 @@ def test_the_invariants_hold_under_random_interleavings(redis_url: str) -> None:
     run_state_machine_as_test(
         lambda: LedgerMachine(deployment),
         settings=settings(
-            max_examples=settings().max_examples if thorough else 50,
-            stateful_step_count=settings().stateful_step_count if thorough else 30,
+            max_examples=settings().max_examples if thorough else 250,
+            stateful_step_count=settings().stateful_step_count if thorough else 40,
             derandomize=not thorough,
             deadline=None,
             database=None,

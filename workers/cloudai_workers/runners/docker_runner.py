@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import docker
 from docker.errors import APIError, NotFound
@@ -28,6 +28,7 @@ from cloudai_workers.runners.container_config import LOG_FILES, container_config
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, create_failure, explanation, is_missing_image
 from cloudai_workers.runners.image_pull import pull_image
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
+from cloudai_workers.runners.kept_logs import KeptLogs
 from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.log_frames import STDOUT, frames
 from cloudai_workers.runners.policy import NodePolicy, admit
@@ -60,7 +61,7 @@ class DockerRunner:
         namespace: str = "cloudai",
         url: str = "",
         policy: NodePolicy | None = None,
-        log_dir: Path | None = None,
+        kept_logs: KeptLogs | None = None,
         engine_grace_s: float = 30.0,
         max_connections: int = 64,
         notes: PauseNotes | None = None,
@@ -73,7 +74,7 @@ class DockerRunner:
             namespace: keeps fleets on one engine apart.
             url: the engine's address, such as unix:///run/podman/podman.sock; "" is Docker's own choice.
             policy: the operator's allowlists.
-            log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
+            kept_logs: where the full output of each run is kept; None keeps it only while the run lasts.
             engine_grace_s: how long a run waits for an engine that went away to come back.
             max_connections: connections kept open to the engine: three for each job at once is enough.
             notes: where it is noted how long jobs were paused, for a later incarnation of the node.
@@ -84,7 +85,7 @@ class DockerRunner:
         self._namespace = namespace
         self._url = url
         self._policy = policy or NodePolicy()
-        self._log_dir = log_dir
+        self._kept_logs = kept_logs
         self._engine_grace_s = engine_grace_s
         self._max_connections = max_connections
         self._notes = notes
@@ -338,17 +339,15 @@ class DockerRunner:
         stdout, stderr = Tail(job.limits.tail_bytes), Tail(job.limits.tail_bytes)
         in_log_file = 0
         with contextlib.ExitStack() as closing:
-            keep = None
-            if self._log_dir is not None:
-                self._log_dir.mkdir(parents=True, exist_ok=True)
-                keep = closing.enter_context(
-                    open(self._log_dir / f"{job_name(job.task_id, job.attempt)}.log", "wb")
-                )
+            keep: list[BinaryIO] = []
+            if self._kept_logs is not None:
+                files = self._kept_logs.files(job.task_id, job.attempt)
+                keep = [closing.enter_context(path.open("wb")) for path in files]
             for stream, data in self._log_frames(container, follow=False):
                 (stdout if stream == STDOUT else stderr).feed(data)
                 in_log_file += _LOG_STRETCH * len(data) + _LOG_LINE_EXTRA
-                if keep is not None:
-                    keep.write(data)
+                if keep:
+                    keep[0 if stream == STDOUT else 1].write(data)
         if in_log_file >= job.limits.log_bytes // LOG_FILES:
             # The engine may have dropped the oldest output, of either stream.
             stdout.lost_before = stderr.lost_before = True
@@ -467,13 +466,9 @@ class DockerRunner:
         if found:
             latest = max(found, key=lambda job: job.attempt)
             return (data for _, data in self._log_frames(latest.container_id, follow=follow))
-        kept = sorted(
-            self._log_dir.glob(f"{job_name(task_id, 0)[:-1]}*.log") if self._log_dir else (),
-            key=lambda path: int(path.stem.rpartition("-")[2]),
-        )
-        if not kept:
+        if self._kept_logs is None:
             raise LookupError(f"this node has no output of task {task_id}")
-        return _file_chunks(kept[-1])
+        return self._kept_logs.read(task_id)
 
     def adopt(self) -> list[LiveJob]:
         """Containers of this node, by their labels; see `Runner.adopt`."""
@@ -542,8 +537,3 @@ def _moment(text: str) -> float:
     base = datetime.fromisoformat(whole.rstrip("Z") + "+00:00").timestamp()
     return base + (int(digits) / 10 ** len(digits) if digits else 0.0)
 
-
-def _file_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(65536):
-            yield chunk

@@ -31,6 +31,7 @@ from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners import cgroups
 from cloudai_workers.runners.base import Job, LiveJob, StopHandle, attempt_of, job_name
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
+from cloudai_workers.runners.kept_logs import KeptLogs
 from cloudai_workers.runners.policy import Admitted, NodePolicy, admit
 from cloudai_workers.runners.process_output import both_output, chunks, follow_output, tail_output
 from cloudai_workers.runners.process_state import (
@@ -79,7 +80,7 @@ class ProcessRunner:
         work_dir: Path,
         namespace: str = "cloudai",
         policy: NodePolicy | None = None,
-        log_dir: Path | None = None,
+        kept_logs: KeptLogs | None = None,
         notes: PauseNotes | None = None,
         still_ours: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -91,7 +92,7 @@ class ProcessRunner:
                 one.
             namespace: keeps fleets on one machine apart.
             policy: the operator's allowlists.
-            log_dir: where the full output of each run is kept; None keeps it only while the run lasts.
+            kept_logs: where the full output of each run is kept; None keeps it only while the run lasts.
             notes: where it is noted how long jobs were paused, for a later incarnation of the node.
             still_ours: whether this incarnation still looks after the node's jobs.
 
@@ -100,7 +101,7 @@ class ProcessRunner:
         self._namespace = namespace
         self._root = work_dir / "processes"
         self._policy = policy or NodePolicy()
-        self._log_dir = log_dir
+        self._kept_logs = kept_logs
         self._notes = notes
         self._still_ours = still_ours
         self._job_groups = cgroups.JobGroup.usable()
@@ -371,12 +372,13 @@ class ProcessRunner:
                 )
 
     def _keep_log(self, job: Job, folder: JobFolder) -> None:
-        if self._log_dir is None:
+        if self._kept_logs is None:
             return
-        self._log_dir.mkdir(parents=True, exist_ok=True)
-        with (self._log_dir / f"{job_name(job.task_id, job.attempt)}.log").open("wb") as kept:
-            for path in (folder.stdout, folder.stderr):
-                kept.writelines(chunks(path))
+        for source, target in zip(
+            (folder.stdout, folder.stderr), self._kept_logs.files(job.task_id, job.attempt), strict=True
+        ):
+            with target.open("wb") as kept:
+                kept.writelines(chunks(source))
 
     def _end_child(self, child: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -448,13 +450,9 @@ class ProcessRunner:
         if live:
             latest = max(live, key=lambda folder: attempt_of(folder.path.name))
             return follow_output(latest) if follow else both_output(latest)
-        kept = sorted(
-            self._log_dir.glob(f"{job_name(task_id, 0)[:-1]}*.log") if self._log_dir else (),
-            key=lambda path: int(path.stem.rpartition("-")[2]),
-        )
-        if not kept:
+        if self._kept_logs is None:
             raise LookupError(f"this node has no output of task {task_id}")
-        return chunks(kept[-1])
+        return self._kept_logs.read(task_id)
 
     def adopt(self) -> list[LiveJob]:
         """Jobs of this node, by their folders; see `Runner.adopt`."""
