@@ -16,7 +16,7 @@ from functools import lru_cache
 from cloudai.fleet_view import MAX_AGE_S, FleetView
 from cloudai.placing import Placing
 from cloudai.scheduling.decision import Outcome
-from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, starving
+from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, most_kept, starving
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.feasibility import could_ever_hold
 from cloudai.scheduling.requests import TaskRequest
@@ -157,14 +157,19 @@ class Dispatcher:
         """Candidates for the tasks that fit, in dispatch order, each assuming the reservations of those before it."""
         view = self._view
         shape_of = {task.task_id: shape.shape for shape in found.shapes for task in shape.tasks}
-        runtimes = {shape: self._placing.best_runtime(request) for shape, request in requests.items()}
+        placing = self._placing
+        slowdown = {shape: placing.slowdown(request) for shape, request in requests.items()}
         waiting = [
             Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
             for shape in found.shapes
             if shape.shape in requests
             for task in shape.tasks
         ]
-        best = {task.task_id: runtimes[shape_of[task.task_id]] for task in waiting}
+        best = {
+            task.task_id: slowdown[shape_of[task.task_id]]
+            * placing.tau(task.request, task.deadline - task.waiting_since)
+            for task in waiting
+        }
         proposals = []
         blocked: set[tuple[str, bool]] = set()
         weights = view.parameters
@@ -177,7 +182,9 @@ class Dispatcher:
             key = (shape, task.task_id in view.snapshot.held.values())
             if key in blocked:
                 continue
-            decision = self._placing.decide(task.task_id, task.request, deadline=task.deadline)
+            decision = placing.decide(
+                task.task_id, task.request, deadline=task.deadline, arrival=task.waiting_since
+            )
             if decision.outcome is not Outcome.PLACE:
                 blocked.add(key)
                 continue
@@ -199,6 +206,8 @@ class Dispatcher:
     def _hold_for_starving(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> None:
         """Keep a node for a task that waited too long while smaller ones passed it (backfill with a reservation)."""
         held = set(self._view.snapshot.held.values())
+        if len(held) >= most_kept(len(self._view.snapshot)):
+            return
         waiting = [
             Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
             for shape in found.shapes

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from math import inf
 from time import perf_counter
 
 from cloudai.fleet_view import MAX_AGE_S, FleetView
 from cloudai.scheduling.deadlines import sla_seconds
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
+from cloudai.scheduling.formula import most_runtime
 from cloudai.scheduling.pipeline import Placer
 from cloudai.scheduling.policies import GuardState
 from cloudai.scheduling.requests import TaskRequest
@@ -44,12 +46,18 @@ class Placing:
         self._settings = settings
         self.placer = Placer.from_settings(settings.scheduling)
 
-    def decide(self, task_id: str, request: TaskRequest, *, deadline: float | None) -> Decision:
-        """Decide for one task over the view as it is. `deadline` in epoch seconds; None: k * tau from now."""
+    def decide(
+        self, task_id: str, request: TaskRequest, *, deadline: float | None, arrival: float | None = None
+    ) -> Decision:
+        """Decide for one task over the view as it is.
+
+        `deadline` in epoch seconds, None: k * tau from now; `arrival` in epoch seconds, None: it arrives now.
+        """
         begun = perf_counter()
         view = self._view
-        tau = self._tau(request)
         now = view.now()
+        window = inf if deadline is None else deadline - (now if arrival is None else arrival)
+        tau = self.tau(request, window)
         slack = self.sla_s(request, tau) if deadline is None else deadline - now
         context = Context(snapshot=view.snapshot, parameters=view.parameters, tau=tau, slack_s=slack, now=now)
         decision = self.placer.decide(task_id, request, context)
@@ -76,17 +84,24 @@ class Placing:
         header["pred"] = decision.predicted_s
         header["par"] = decision.parameters_version
 
-    def best_runtime(self, request: TaskRequest) -> float:
-        """Runtime on the fastest node when it is idle, seconds: what a waiting task can hope for."""
-        parameters = self._view.parameters
+    def slowdown(self, request: TaskRequest) -> float:
+        """Runtime over tau on the best of the nodes that can take it now; where none can, on the fastest node."""
+        view = self._view
+        parameters = view.parameters
+        context = Context(snapshot=view.snapshot, parameters=parameters, tau=1.0, slack_s=inf, now=view.now())
+        shortest = self.placer.shortest(request, context)
+        if shortest is not None:
+            return shortest
         kind = request.task_type
         fastest = min(parameters.speed.get(kind, {}).values(), default=1.0)
-        return self._tau(request) * parameters.base.get(kind, 1.0) * fastest
+        return parameters.base.get(kind, 1.0) * fastest
 
-    def _tau(self, request: TaskRequest) -> float:
-        """Expected runtime, s: the family's or the type's, at most the user's own limit (spec section 2)."""
+    def tau(self, request: TaskRequest, window_s: float = inf) -> float:
+        """Expected runtime, s: the family's or the type's (spec section 2), at most the user's own limit and what the
+        time from arrival to deadline, `window_s`, leaves room for.
+        """
         tau = self._view.tau_of(request.task_type, request.family)
-        return tau if request.limit_s is None else min(tau, request.limit_s)
+        return min(tau, most_runtime(inf if request.limit_s is None else request.limit_s, window_s))
 
     def sla_s(self, request: TaskRequest, tau: float) -> float:
         """Time from arrival to deadline, seconds: k * tau (spec section 3)."""

@@ -14,6 +14,8 @@ from cloudai.scheduling.requests import TaskRequest
 
 #: A late task that has waited this long is aged: it has a share of the dispatches (s).
 AGED_AFTER_S = 60.0
+#: ... and so many times the time that it had from its arrival to its deadline.
+WINDOWS = 20.0
 #: One dispatch in so many is for the aged.
 AGED_SHARE = 5
 #: A task that has waited this long gets a node kept (s).
@@ -30,6 +32,20 @@ def urgency(
 ) -> float:
     """The lower goes first: deadline + order_runtime * predicted runtime + order_lateness * predicted lateness."""
     return deadline + order_runtime * runtime + order_lateness * late_s
+
+
+def waited_too_long(waited_s: float, window_s: float, after_s: float) -> bool:
+    """Whether a late task is aged: it has waited `after_s`, and many times what it had from arrival to deadline.
+
+    With a fixed bound alone nearly every task of a crowded fleet with long jobs would be aged, and a fifth of the
+    capacity would go to those that are late already.
+    """
+    return waited_s >= after_s and waited_s >= WINDOWS * window_s
+
+
+def most_kept(nodes: int) -> int:
+    """How many of so many nodes are kept for starving tasks at once, at most: little of the fleet may stand idle."""
+    return max(1, nodes // 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +75,14 @@ def dispatch_order(
 ) -> list[Waiting]:
     """Order the waiting tasks, the first to be offered capacity first. Deterministic.
 
-    `runtimes` has the best predicted runtime of each task by its id, s (missing: 0, so that it can make it
-    while its deadline is ahead). First come those with now + runtime <= deadline, earliest deadline first;
-    then the late ones, earliest deadline first. That is the order with the default weights; they are the parameters'
-    genes of the dispatch order: `margin` times the runtime has to fit before the deadline, and `urgency` takes the
-    place of the deadline.
+    `runtimes` has the predicted runtime of each task by its id, s, on the best node that can take it now
+    (missing: 0, so that it can make it while its deadline is ahead). First come those with now + runtime <=
+    deadline, earliest deadline first; then the late ones, earliest deadline first. That is the order with the
+    default weights. The weights are the parameters' genes of the dispatch order: `margin` times the runtime has to
+    fit before the deadline, and `urgency` takes the place of the deadline.
 
-    Aging: of the late ones, those that have waited `aged_after_s` take every `aged_share`-th place, longest
-    waiting first. Where the count of places starts moves with the clock, one place a second, so that the aged
+    Aging: of the late ones, those that have waited too long (`waited_too_long`) take every `aged_share`-th place,
+    longest waiting first. Where the count of places starts moves with the clock, one place a second, so that the aged
     have the same share of calls that can place one task only: in one second of `aged_share` an aged task
     leads.
     """
@@ -77,7 +93,7 @@ def dispatch_order(
         runtime = runtimes.get(task.task_id, 0.0)
         if can_make_it(now, runtime, task.deadline, margin):
             in_time.append(_ranked(urgency(task.deadline, runtime, 0.0, order_runtime, order_lateness), task))
-        elif now - task.waiting_since >= aged_after_s:
+        elif waited_too_long(now - task.waiting_since, task.deadline - task.waiting_since, aged_after_s):
             aged.append(task)
         else:
             late_s = max(0.0, now + runtime - task.deadline)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cloudai.scheduling.deadlines import MULTIPLIER_MIN
 from cloudai.scheduling.units import MILLI
 
 #: A number, or an array of them with one entry a node.
@@ -94,6 +95,15 @@ def take_devices(free: Any, gpu_milli: int, holders: Any, holder: int) -> int:
             holders[device] = holder
             left -= 1
     return -1
+
+
+def most_runtime(limit_s: float, window_s: float) -> float:
+    """What a prediction of a task's runtime is at most, s.
+
+    `limit_s`: its own limit (inf: none); `window_s`: from its arrival to its deadline. Who sets a deadline leaves at
+    least 1.5 times the runtime, the least multiplier of spec section 3; a deadline that follows from tau never binds.
+    """
+    return min(limit_s, window_s / MULTIPLIER_MIN) if window_s > 0 else limit_s
 
 
 def learned_tau(learning_rate: float, runtime: float, tau: float) -> float:

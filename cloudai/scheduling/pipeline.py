@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Protocol, Self
+
+import numpy as np
 
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import CannotDecide
@@ -13,9 +15,10 @@ from cloudai.scheduling.exploration import drawn
 from cloudai.scheduling.fallbacks import INTERNAL_ERROR, NOT_FINITE
 from cloudai.scheduling.feasibility import could_ever_hold, why_never
 from cloudai.scheduling.filtering import Filter, Verdict
+from cloudai.scheduling.parameter_vectors import ParameterVectors
 from cloudai.scheduling.policies import FallbackGuard, GuardState, SchedulerPolicy, scheduler_from_path
 from cloudai.scheduling.requests import TaskRequest
-from cloudai.scheduling.rts import placement_features, predicted_runtime
+from cloudai.scheduling.rts import placement_features, predicted_runtime, rts_scores
 from cloudai.scheduling.scheduler import Context, Ranking, Scheduler
 from cloudai.scheduling.snapshot import BoolArray
 
@@ -84,6 +87,7 @@ class Placer:
         self._staleness_s = staleness_s
         self._count = min(count, MOST_CANDIDATES)
         self._filter = Filter()
+        self._vectors = ParameterVectors()
 
     @classmethod
     def from_settings(cls, settings: PlacementSettings) -> Self:
@@ -110,6 +114,22 @@ class Placer:
             return _no_node(task_id, task, context, verdict)
         ranked = self._rank(task_id, task, context, verdict.feasible)
         return _placed(task_id, task, context, verdict, ranked)
+
+    def shortest(self, task: TaskRequest, context: Context) -> float | None:
+        """Predicted runtime E on the best of the nodes that can take the task now, s; None: none can."""
+        snapshot, parameters = context.snapshot, context.parameters
+        verdict = self._filter.verdict("", task, snapshot, context.now, self._staleness_s)
+        if not verdict.count:
+            return None
+        if parameters is None:
+            return context.tau
+        vectors = self._vectors.of(task.task_type, parameters, snapshot)
+        scores = rts_scores(
+            task, snapshot, parameters, tau=context.tau, slack_s=inf, vectors=vectors, feasible_only=True
+        )
+        # A node whose load is not known has no E; fmin leaves it out.
+        best = float(np.fmin.reduce(scores.E[verdict.feasible]))
+        return best if isfinite(best) else context.tau
 
     def _rank(self, task_id: str, task: TaskRequest, context: Context, feasible: BoolArray) -> _Ranked:
         policy = self.policy

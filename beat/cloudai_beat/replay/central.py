@@ -14,14 +14,16 @@ from .formulas import (
     base_risk,
     can_make_it,
     lateness,
+    most_kept,
     runtime_weights,
     urgency,
+    waited_too_long,
 )
-from .knowledge import best_speed, tau_of
+from .knowledge import tau_of
 from .node_state import could_hold, fits
 from .policies import CLAIRVOYANT
 from .running import start, true_runtime
-from .waiting_set import first_from, next_bit, oldest, park, unpark
+from .waiting_set import next_bit, oldest, park, still_ahead, unpark
 from .world import World
 
 
@@ -44,122 +46,91 @@ def _predicted(j: int, weights: tuple[float, float, float, float, float], S: Wor
 
 
 @compiled
-def best_node(policy: int, i: int, now: float, S: World) -> int:
-    """The node of the lowest final risk among those that can take task i now, -1: none. nodes.E has the predictions.
+def best_node(policy: int, i: int, now: float, S: World) -> tuple[int, float]:
+    """The node of the lowest final risk among those that can take task i now, and E there; -1: none.
 
-    As RTS.rank: ties go to the lower E, compared to 7 digits, then to the first row.
+    As RTS.rank: equal scores go to the lower E, compared to 7 digits, then to the first row. CLAIRVOYANT takes the
+    node where the task really ends first.
     """
-    c = S.tasks[i].kind
-    count = len(S.nodes)
+    task, gene = S.tasks[i], S.genes[0]
+    c = task.kind
     weights = _weights(i, S)
-    slack = S.tasks[i].deadline - now
-    alpha, beta = S.genes[0].alpha, S.genes[0].beta
-    best, lowest = -1, inf
-    for j in range(count):
-        S.nodes[j].score = inf
-        if not fits(i, j, S) or (S.nodes[j].held_for >= 0 and S.nodes[j].held_for != i):
+    slack = task.deadline - now
+    alpha, beta = gene.alpha, gene.beta
+    kept = S.state[0].kept > 0
+    best, lowest, best_E = -1, inf, inf
+    for j in range(len(S.nodes)):
+        node = S.nodes[j]
+        if not fits(i, j, S) or (kept and node.held_for >= 0 and node.held_for != i):
             continue
-        E = true_runtime(i, j, S) if policy == CLAIRVOYANT else _predicted(j, weights, S) * S.pairs[c, j].speed
-        S.nodes[j].E = E
-        score = base_risk(alpha, lateness(E, slack), beta, S.nodes[j].load) + S.pairs[c, j].offset
         if policy == CLAIRVOYANT:
+            E = true_runtime(i, j, S)
             score = E
-        S.nodes[j].score = score
-        if score < lowest:
-            best, lowest = j, score
-    if best < 0:
-        return best
-    bound = lowest + SAME * (1.0 + abs(lowest))
-    for j in range(count):
-        if S.nodes[j].score <= bound and np.float32(S.nodes[j].E) < np.float32(S.nodes[best].E):
-            best = j
-    for j in range(best):
-        if S.nodes[j].score <= bound and np.float32(S.nodes[j].E) == np.float32(S.nodes[best].E):
-            return j
-    return best
-
-
-@compiled
-def hopes_for(policy: int, i: int, S: World) -> float:
-    """Runtime of task i on the fastest node when it is idle, s."""
-    c = S.tasks[i].kind
-    if policy == CLAIRVOYANT:
-        best = inf
-        for j in range(len(S.nodes)):
-            if could_hold(i, j, S):
-                best = min(best, S.pairs[c, j].factor)
-        return float(S.tasks[i].runtime * best * S.tasks[i].noise)
-    return float(tau_of(i, S) * S.kinds[c].base * best_speed(c, S))
+        else:
+            pair = S.pairs[c, j]
+            E = _predicted(j, weights, S) * pair.speed
+            score = base_risk(alpha, lateness(E, slack), beta, node.load) + pair.offset
+        same = SAME * (1.0 + abs(lowest)) if best >= 0 else 0.0
+        if best < 0 or score < lowest - same:
+            best, lowest, best_E = j, score, E
+        elif score <= lowest + same:
+            lowest = min(lowest, score)
+            if np.float32(E) < np.float32(best_E):
+                best, best_E = j, E
+    return best, best_E
 
 
 @compiled
 def arrive(policy: int, i: int, now: float, S: World) -> None:
     """Task i arrives: it is placed if a node can take it, else it waits."""
-    j = best_node(policy, i, now, S)
-    if j >= 0 and S.state[0].order_patience > 0 and _waits_for_better(policy, i, now, S.nodes[j].E, S):
-        j = -1
+    j, E = best_node(policy, i, now, S)
     if j >= 0:
-        start(i, j, now, S.nodes[j].E, S)
+        start(i, j, now, E, S)
     else:
         park(i, S)
 
 
 @compiled
-def _waits_for_better(policy: int, i: int, now: float, E: float, S: World) -> bool:
-    if can_make_it(now, E, S.tasks[i].deadline, S.genes[0].order_margin):
-        return False
-    return can_make_it(now, hopes_for(policy, i, S), S.tasks[i].deadline, S.state[0].order_patience)
-
-
-@compiled
 def dispatch(policy: int, now: float, S: World) -> None:
     """Place waiting tasks on the nodes that have new room, in dispatch order, until nothing fits."""
-    if S.state[0].order_patience > 0:
-        S.state[0].dirty = 0
-        for j in range(len(S.nodes)):
-            if S.nodes[j].slots > 0 and S.nodes[j].cpu >= S.state[0].least_cpu:
-                S.dirty[S.state[0].dirty] = j
-                S.state[0].dirty += 1
-    S.state[0].dispatches += 1
+    state = S.state[0]
+    state.dispatches += 1
     turn = floor(now)
-    share = int(S.state[0].aged_share)
     placed = False
-    while S.state[0].waiting > 0:
-        i = _kept_for(S)
-        if i < 0 and turn % share == 0:
-            i = _aged(policy, now, S.state[0].aged_after, S)
+    while state.waiting > 0:
+        i = _kept_for(S) if state.kept > 0 else -1
+        if i < 0 and turn % state.aged_share == 0:
+            i = _aged(policy, now, S)
         if i < 0:
             i = _most_urgent(policy, now, S)
         if i < 0:
             break
         turn += 1
-        j = best_node(policy, i, now, S)
+        j, E = best_node(policy, i, now, S)
         if j < 0:
-            S.shapes[S.tasks[i].shape].blocked = S.state[0].dispatches
+            S.shapes[S.tasks[i].shape].blocked = state.dispatches
             continue
         unpark(i, S)
-        kept = S.tasks[i].hold
-        if kept >= 0:
-            S.tasks[i].hold = -1
-            S.nodes[kept].held_for = -1
-            if kept != j:
-                S.dirty[S.state[0].dirty] = kept
-                S.state[0].dirty += 1
-        start(i, j, now, S.nodes[j].E, S)
+        _let_go(i, j, S)
+        start(i, j, now, E, S)
         placed = True
-    S.state[0].dirty = 0
-    if not placed and S.state[0].waiting > 0:
-        _keep_node_for_starving(now, S.state[0].starving_after, S)
+    state.dirty = 0
+    if not placed and state.waiting > 0:
+        _keep_node_for_starving(now, S)
 
 
 @compiled
-def _open_to_all(i: int, S: World) -> bool:
-    """Whether a node with new room can take task i, holds left aside."""
-    for at in range(S.state[0].dirty):
-        j = S.dirty[at]
-        if S.nodes[j].held_for < 0 and fits(i, j, S):
-            return True
-    return False
+def _let_go(i: int, j: int, S: World) -> None:
+    """Task i, placed on node j, has no node kept any more; another one's room is offered now."""
+    kept = S.tasks[i].hold
+    if kept < 0:
+        return
+    S.tasks[i].hold = -1
+    S.nodes[kept].held_for = -1
+    S.state[0].kept -= 1
+    if kept != j:
+        S.dirty[S.state[0].dirty] = kept
+        S.state[0].dirty += 1
 
 
 @compiled
@@ -173,112 +144,158 @@ def _kept_for(S: World) -> int:
 
 
 @compiled
-def _free_runtime(i: int, S: World) -> float:
-    """Predicted runtime of task i on the best of the nodes with new room, s; inf: it fits on none."""
-    best = inf
-    c = S.tasks[i].kind
-    weights = _weights(i, S)
+def _open_to(i: int, S: World) -> bool:
+    """Whether a node with new room can take task i, which has no node kept."""
     for at in range(S.state[0].dirty):
         j = S.dirty[at]
         if S.nodes[j].held_for < 0 and fits(i, j, S):
-            E = _predicted(j, weights, S) * S.pairs[c, j].speed
-            best = min(best, E)
+            return True
+    return False
+
+
+@compiled
+def _slowdown(i: int, S: World) -> float:
+    """E over tau on the best of the nodes with new room that can take task i (and all of its shape); inf: none can."""
+    task, gene = S.tasks[i], S.genes[0]
+    best = inf
+    weights = runtime_weights(
+        1.0, gene.theta1, gene.theta2, gene.theta3, gene.theta4, task.cpu / MILLI, task.memory / KIB_PER_GIB,
+        task.gpu / MILLI,
+    )  # fmt: skip
+    for at in range(S.state[0].dirty):
+        j = S.dirty[at]
+        if S.nodes[j].held_for < 0 and fits(i, j, S):
+            best = min(best, _predicted(j, weights, S) * S.pairs[task.kind, j].speed)
+    return float(best * S.kinds[task.kind].base)
+
+
+@compiled
+def _runtime(policy: int, i: int, slowdown: float, S: World) -> float:
+    """What task i is expected to run on the best of the nodes with new room, s."""
+    if policy != CLAIRVOYANT:
+        return tau_of(i, S) * slowdown
+    best = inf
+    for at in range(S.state[0].dirty):
+        j = S.dirty[at]
+        if S.nodes[j].held_for < 0 and fits(i, j, S):
+            best = min(best, true_runtime(i, j, S))
     return best
 
 
 @compiled
 def _most_urgent(policy: int, now: float, S: World) -> int:
-    """The waiting task that goes first of those that fit on the nodes with new room; -1: none (dispatch_order)."""
-    dispatch_count = S.state[0].dispatches
+    """The waiting task that goes first of those that fit on the nodes with new room; -1: none (dispatch_order).
+
+    Those whose deadline is still ahead are looked at first: mostly one of them can make it, and the late ones, who may
+    be many, need not be looked at.
+    """
+    state, gene = S.state[0], S.genes[0]
     best, best_key, best_late = -1, inf, True
-    margin, patience = S.genes[0].order_margin, S.state[0].order_patience
-    for at in range(S.state[0].listed):
+    for at in range(state.listed):
         s = S.listed[at]
-        if S.shapes[s].blocked == dispatch_count:
+        shape = S.shapes[s]
+        if shape.blocked == state.dispatches:
             continue
-        if not _open_to_all(S.shapes[s].example, S):
-            S.shapes[s].blocked = dispatch_count
+        slowdown = _slowdown(shape.example, S)
+        if slowdown == inf:
+            shape.blocked = state.dispatches
             continue
-        lowest = S.shapes[s].lowest
-        if policy == CLAIRVOYANT:
-            # It knows every task's own runtime, so each is looked at.
-            place = lowest
-            while place >= 0:
-                i = S.places[place].task
-                hope, runtime = _runtimes(policy, i, S)
-                late = not can_make_it(now, runtime, S.tasks[i].deadline, margin)
-                waits = late and patience > 0 and can_make_it(now, hope, S.tasks[i].deadline, patience)
-                if not waits and (best_late or not late):
-                    key = _key(i, now, runtime, late, S)
-                    if best < 0 or (best_late and not late) or key < best_key or (key == best_key and i < best):
-                        best, best_key, best_late = i, key, late
-                place = next_bit(S.bits, place + 1, S.shapes[s].highest)
-            continue
-        # Tasks of a shape have one predicted runtime, so they go by deadline: first of those that can make it, if any
-        # can, else of all.
-        hope, runtime = _runtimes(policy, S.shapes[s].example, S)
-        i = first_from(S, s, now + margin * runtime)
-        late = i < 0
-        if late:
-            i = S.places[lowest].task
-            if not best_late or (patience > 0 and can_make_it(now, hope, S.tasks[i].deadline, patience)):
-                continue
-        key = _key(i, now, runtime, late, S)
-        if best < 0 or (best_late and not late) or key < best_key or (key == best_key and i < best):
-            best, best_key, best_late = i, key, late
+        place = still_ahead(s, now, S)
+        while place >= 0:
+            i = S.places[place].task
+            deadline = S.places[place].deadline
+            runtime = _runtime(policy, i, slowdown, S)
+            if can_make_it(now, runtime, deadline, gene.order_margin):
+                key = urgency(deadline, runtime, 0.0, gene.order_runtime, gene.order_lateness)
+                if best_late or key < best_key or (key == best_key and i < best):
+                    best, best_key, best_late = i, key, False
+                if gene.order_runtime == 0.0:
+                    break
+            elif best_late:
+                late_s = max(now + runtime - deadline, 0.0)
+                key = urgency(deadline, runtime, late_s, gene.order_runtime, gene.order_lateness)
+                if best < 0 or key < best_key or (key == best_key and i < best):
+                    best, best_key = i, key
+            place = next_bit(S.bits, place + 1, shape.highest)
+    if best_late:
+        return _most_urgent_late(policy, now, best, best_key, S)
     return best
 
 
 @compiled
-def _key(i: int, now: float, runtime: float, late: bool, S: World) -> float:
-    """Urgency of a waiting task; the lower goes first."""
-    deadline = S.tasks[i].deadline
-    late_s = max(now + runtime - deadline, 0.0) if late else 0.0
-    return urgency(deadline, runtime, late_s, S.genes[0].order_runtime, S.genes[0].order_lateness)
+def _most_urgent_late(policy: int, now: float, best: int, best_key: float, S: World) -> int:
+    """As _most_urgent, among those whose deadline has passed, and `best` of the others."""
+    state, gene = S.state[0], S.genes[0]
+    by_deadline = gene.order_runtime == 0.0 and gene.order_lateness == 0.0
+    for at in range(state.listed):
+        s = S.listed[at]
+        shape = S.shapes[s]
+        if shape.blocked == state.dispatches:
+            continue
+        slowdown = _slowdown(shape.example, S)
+        place = shape.lowest
+        while place >= 0:
+            i = S.places[place].task
+            deadline = S.places[place].deadline
+            if deadline >= now:
+                break
+            runtime = _runtime(policy, i, slowdown, S)
+            late_s = max(now + runtime - deadline, 0.0)
+            key = urgency(deadline, runtime, late_s, gene.order_runtime, gene.order_lateness)
+            if best < 0 or key < best_key or (key == best_key and i < best):
+                best, best_key = i, key
+            if by_deadline:
+                break
+            place = next_bit(S.bits, place + 1, shape.highest)
+    return best
 
 
 @compiled
-def _runtimes(policy: int, i: int, S: World) -> tuple[float, float]:
-    """What task i can hope for, and the runtime by which it is ordered, s."""
-    hope = hopes_for(policy, i, S)
-    of_free, patience = S.state[0].order_free, S.state[0].order_patience
-    if of_free == 0 and patience == 0:
-        return hope, hope
-    free = inf
-    if policy == CLAIRVOYANT:
-        for k in range(S.state[0].dirty):
-            j = S.dirty[k]
-            if S.nodes[j].held_for < 0 and fits(i, j, S):
-                free = min(free, true_runtime(i, j, S))
-    else:
-        free = _free_runtime(i, S)
-    return hope, hope + of_free * (free - hope)
-
-
-@compiled
-def _aged(policy: int, now: float, after: float, S: World) -> int:
-    """The late task that has waited longest, at least `after` seconds, and fits; -1: none."""
+def _aged(policy: int, now: float, S: World) -> int:
+    """The late task that has waited longest of those that have waited too long, and fits; -1: none."""
+    state = S.state[0]
+    if now < state.next_aged:
+        return -1
+    state.next_aged = inf
     i = oldest(S)
-    while i >= 0 and now - S.tasks[i].arrival >= after:
-        s = S.tasks[i].shape
-        if S.shapes[s].blocked != S.state[0].dispatches and _open_to_all(i, S):
-            hope = hopes_for(policy, i, S)
-            if not can_make_it(now, hope, S.tasks[i].deadline, S.genes[0].order_margin):
-                return i
+    while i >= 0:
+        task = S.tasks[i]
+        waited, window = now - task.arrival, task.deadline - task.arrival
+        if waited < state.aged_after:
+            state.next_aged = min(state.next_aged, task.arrival + state.aged_after)
+            return -1
+        if waited_too_long(waited, window, state.aged_after):
+            state.next_aged = now
+            if S.shapes[task.shape].blocked != state.dispatches and _open_to(i, S):
+                runtime = _runtime(policy, i, _slowdown(i, S), S)
+                if not can_make_it(now, runtime, task.deadline, S.genes[0].order_margin):
+                    return i
+        else:
+            state.next_aged = min(state.next_aged, now + 0.1 * waited)
         i = next_bit(S.age_bits, i + 1, len(S.tasks) - 1)
     return -1
 
 
 @compiled
-def _keep_node_for_starving(now: float, after: float, S: World) -> None:
-    """Keep a node for the task that has waited longest without one, once it has waited `after` seconds."""
+def _keep_node_for_starving(now: float, S: World) -> None:
+    """Keep a node for the task that has waited longest once it has waited `starving_after`, and has none."""
+    state = S.state[0]
+    if now < state.next_starving or state.kept >= most_kept(len(S.nodes)):
+        return
+    state.next_starving = inf
     i = oldest(S)
-    while i >= 0 and now - S.tasks[i].arrival >= after:
-        if S.tasks[i].hold < 0:
+    while i >= 0:
+        task = S.tasks[i]
+        if now - task.arrival < state.starving_after:
+            state.next_starving = min(state.next_starving, task.arrival + state.starving_after)
+            return
+        if task.hold < 0:
+            state.next_starving = now
             j = _node_to_keep(i, S)
             if j >= 0:
-                S.tasks[i].hold = j
+                task.hold = j
                 S.nodes[j].held_for = i
+                state.kept += 1
             return
         i = next_bit(S.age_bits, i + 1, len(S.tasks) - 1)
 

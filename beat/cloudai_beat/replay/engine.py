@@ -35,8 +35,6 @@ class Options:
     aged_after_s: float = AGED_AFTER_S
     aged_share: int = AGED_SHARE
     starving_after_s: float = STARVING_AFTER_S
-    order_free: float = 0.0
-    order_patience: float = 0.0
     #: of policies that choose by chance
     seed: int = 0
 

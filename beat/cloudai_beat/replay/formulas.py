@@ -18,4 +18,6 @@ affinity_score = compiled(formula.affinity_score)
 penalty_score = compiled(formula.penalty_score)
 can_make_it = compiled(dispatch_order.can_make_it)
 urgency = compiled(dispatch_order.urgency)
+most_kept = compiled(dispatch_order.most_kept)
+waited_too_long = compiled(dispatch_order.waited_too_long)
 SAME = formula.SAME

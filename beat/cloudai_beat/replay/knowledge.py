@@ -24,7 +24,7 @@ _SETTLING = 5
 
 @compiled
 def tau_of(i: int, S: World) -> float:
-    """Expected runtime of task i on a reference node, s: its family's tau, else its type's, at most its limit."""
+    """Expected runtime of task i on a reference node, s: its family's tau, else its type's, at most what it may be."""
     family = S.tasks[i].family
     tau = S.kinds[S.tasks[i].kind].tau
     if family >= 0 and S.families[family].count >= FAMILY_LEAST:
@@ -48,7 +48,7 @@ def best_speed(c: int, S: World) -> float:
 def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
     """Take in the completion of task i on node j after `runtime` seconds of work."""
     c = S.tasks[i].kind
-    before = tau_of(i, S)
+    window = S.tasks[i].deadline - S.tasks[i].arrival
     sample = runtime / S.pairs[c, j].speed
     S.kinds[c].tau = learned_tau(S.state[0].learning_rate, sample, S.kinds[c].tau)
     S.kinds[c].tau_count += 1
@@ -63,7 +63,7 @@ def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
             )
         S.families[family].count = count + 1
     if S.state[0].learn_speed:
-        _learn_speed(c, j, log(runtime / before), missed, S)
+        _learn_speed(c, j, log(runtime / window if window > 0 else runtime / tau_of(i, S)), missed, S)
 
 
 @compiled

@@ -25,6 +25,8 @@ def park(i: int, S: World) -> None:
     S.shapes[s].waiting += 1
     S.state[0].waiting += 1
     S.state[0].oldest = min(S.state[0].oldest, i)
+    S.state[0].next_aged = min(S.state[0].next_aged, S.tasks[i].arrival + S.state[0].aged_after)
+    S.state[0].next_starving = min(S.state[0].next_starving, S.tasks[i].arrival + S.state[0].starving_after)
 
 
 @compiled
@@ -100,16 +102,11 @@ def oldest(S: World) -> int:
 
 
 @compiled
-def first_from(S: World, s: int, deadline: float) -> int:
-    """The waiting task of shape s with the earliest deadline that is not before `deadline`; -1: none."""
-    low, high = S.shapes[s].lowest, S.shapes[s].highest + 1
-    end = high - 1
-    if S.places[low].deadline < deadline:
-        while low < high:
-            middle = (low + high) >> 1
-            if S.places[middle].deadline < deadline:
-                low = middle + 1
-            else:
-                high = middle
-    at = next_bit(S.bits, low, end)
-    return -1 if at < 0 else S.places[at].task
+def still_ahead(s: int, now: float, S: World) -> int:
+    """Place of the first waiting task of shape s whose deadline has not passed; -1: none."""
+    shape = S.shapes[s]
+    at = shape.ahead
+    while at <= shape.highest and S.places[at].deadline < now:
+        at += 1
+    shape.ahead = at
+    return next_bit(S.bits, max(at, shape.lowest), shape.highest)

@@ -52,15 +52,16 @@ PAIR = _record("speed offset factor affinity count sum missed", "")
 KIND = _record("tau base best_speed cpu_use count sum square", "tau_count")
 FAMILY = _record("tau", "count")
 #: A shape of request: its first place, a task of it; how many wait, bounds of their places, where it stands in the list
-#: of shapes that have any (-1: not there), and the dispatch in which it was last found not to fit.
-SHAPE = _record("", "begin example waiting lowest highest listed_at blocked")
+#: of shapes that have any (-1: not there), the dispatch in which it was last found not to fit, and a place before
+#: which no deadline is ahead.
+SHAPE = _record("", "begin example waiting lowest highest listed_at blocked ahead")
 PLACE = _record("deadline", "task")
 END = _record("time", "task")
 #: Counters and settings of the run; `oldest`: no task before it waits; `position`: Round-Robin's; `random`: state of
 #: policies that choose by chance.
 STATE = _record(
-    "learning_rate aged_after starving_after order_free order_patience",
-    "running waiting listed dirty decisions position oldest dispatches random aged_share learn_tau learn_speed"
+    "learning_rate aged_after starving_after next_aged next_starving",
+    "running waiting listed dirty decisions position oldest dispatches random aged_share learn_tau learn_speed kept"
     " has_pressure least_cpu stamp",
 )
 GENE = _record(" ".join(GENES), "")
@@ -142,10 +143,10 @@ def _filled(record: np.dtype[Any], shape: int | tuple[int, ...], /, **values: An
 
 def _tasks(w: Workload, environment: Environment) -> Records:
     return _filled(
-        TASK, len(w), arrival=w.arrival, deadline=w.deadline, limit=w.limit, runtime=w.runtime, noise=environment.noise,
-        start=np.nan, finish=np.inf, cpu=w.cpu_milli, memory=w.memory_kib, gpu=w.gpu_milli, storage=w.storage_kib,
-        constraint=w.constraint, kind=w.task_type, family=w.family, shape=w.shapes.of_task, place=w.shapes.place,
-        node=-1, hold=-1, queue_next=-1, run_next=-1, run_previous=-1,
+        TASK, len(w), arrival=w.arrival, deadline=w.deadline, limit=w.most_runtime, runtime=w.runtime,
+        noise=environment.noise, start=np.nan, finish=np.inf, cpu=w.cpu_milli, memory=w.memory_kib, gpu=w.gpu_milli,
+        storage=w.storage_kib, constraint=w.constraint, kind=w.task_type, family=w.family, shape=w.shapes.of_task,
+        place=w.shapes.place, node=-1, hold=-1, queue_next=-1, run_next=-1, run_previous=-1,
     )  # fmt: skip
 
 
@@ -187,7 +188,13 @@ def _families(count: int, tau: Floats | None) -> Records:
 def _shapes(w: Workload) -> Records:
     shapes = w.shapes
     return _filled(
-        SHAPE, len(shapes.example), begin=shapes.begin[:-1], example=shapes.example, listed_at=-1, blocked=-1
+        SHAPE,
+        len(shapes.example),
+        begin=shapes.begin[:-1],
+        ahead=shapes.begin[:-1],
+        example=shapes.example,
+        listed_at=-1,
+        blocked=-1,
     )
 
 
@@ -195,7 +202,7 @@ def _state(w: Workload, environment: Environment, options: Options) -> Records:
     pressure = environment.pressure
     return _filled(
         STATE, 1, learning_rate=options.learning_rate, aged_after=options.aged_after_s,
-        starving_after=options.starving_after_s, order_free=options.order_free, order_patience=options.order_patience,
+        starving_after=options.starving_after_s, next_aged=np.inf, next_starving=np.inf,
         oldest=len(w), random=options.seed, aged_share=options.aged_share,
         learn_tau=options.learn_tau, learn_speed=options.learn_speed,
         has_pressure=(pressure is not None and np.any(pressure)) or np.any(environment.cpu_use > 1),

@@ -121,7 +121,10 @@ def test_a_family_has_its_own_runtime_once_it_has_enough_samples(redis_url: str)
     # The same family in another type is another one, and a user's limit bounds every prediction.
     assert tau(replace(request, task_type="mixed")) == 10.0
     assert tau(replace(request, limit_s=30.0)) == 30.0
-    assert placing.best_runtime(replace(request, limit_s=30.0)) == 30.0
+    assert placing.tau(replace(request, limit_s=30.0)) == 30.0
+    # Who sets a deadline leaves at least 1.5 times the runtime.
+    assert placing.tau(request, window_s=30.0) == 20.0
+    assert placing.tau(request, window_s=-1.0) == pytest.approx(150.0)
     lab.client.close()
 
 

@@ -16,6 +16,9 @@ from cloudai_beat.replay import (
     replay,
 )
 
+#: The first replay of a machine compiles the engine.
+pytestmark = pytest.mark.timeout(600)
+
 
 def crowded(seed: int = 1, count: int = 3000, nodes: int = 8) -> tuple[Workload, Fleet, Environment]:
     """More work at times than the fleet can take, with shares of GPUs, on nodes of unequal size and speed."""

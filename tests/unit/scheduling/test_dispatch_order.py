@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, starving
+from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, most_kept, starving
 from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.task_types import TaskType
 
@@ -41,10 +43,20 @@ def test_priority_orders_deadlines_of_the_same_second() -> None:
 
 def test_the_aged_have_every_fifth_place_longest_waiting_first() -> None:
     in_time = [waiting(name, NOW + 100 + place) for place, name in enumerate("abcdefg")]
-    aged = [waiting("Y", NOW - 60, NOW - 70), waiting("X", NOW - 50, NOW - 90)]
+    aged = [waiting("Y", NOW - 69, NOW - 70), waiting("X", NOW - 86, NOW - 90)]
     late = [waiting("l", NOW - 500, NOW - 59)]
     assert order([*aged, *late, *in_time]) == "abcdXefglY"
     assert order([*aged, *late, *in_time], now=1000.0)[0] == "X"
+
+
+def test_a_late_task_is_aged_when_it_has_waited_many_times_what_its_deadline_gave_it() -> None:
+    asked_for_much = waiting("m", NOW - 50, NOW - 90)
+    assert order([asked_for_much, waiting("a", NOW + 9)], now=1000.0) == "am"
+    assert order([replace(asked_for_much, deadline=NOW - 87), waiting("a", NOW + 9)], now=1000.0) == "ma"
+
+
+def test_few_nodes_are_kept_at_once() -> None:
+    assert [most_kept(nodes) for nodes in (1, 16, 40, 1000)] == [1, 1, 2, 50]
 
 
 def test_an_aged_task_leads_in_one_second_of_five_so_that_it_does_not_starve() -> None:
