@@ -44,12 +44,18 @@ class ThetaFit:
     kept: str = ""
 
 
+def load_library() -> None:
+    """Import scikit-learn, which takes seconds: not with this module, for commands that only look at epochs, and not in
+    the first epoch of a control process either.
+    """
+    import sklearn.linear_model  # noqa: F401
+
+
 def fit_theta(columns: Columns, prior: Sequence[float]) -> ThetaFit:
     """Fit theta >= 0 with scikit-learn, drawn towards `prior` where the records say little.
 
     A feature that never varies within a pair (no GPU task, say) keeps its prior.
     """
-    # A second to import, which commands that only look at epochs need not wait for.
     from sklearn.linear_model import LinearRegression
 
     known = np.asarray(prior, dtype=np.float64)

@@ -26,6 +26,7 @@ from cloudai.deployment import Deployment
 from cloudai.history.recorder import Recorder
 from cloudai.history.store import HistoryStore
 from cloudai.names import EPOCH_TASK, control_queue
+from cloudai_beat.contention import load_library
 from cloudai_beat.epoch import run_epoch
 from cloudai_beat.publishing import FILE, ParametersExport, control_folder
 from cloudai_beat.report import EpochReport
@@ -86,6 +87,7 @@ class Keeper:
             self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
+        self._tried(load_library)
         turn = 0
         while not self._stopping.wait(RECORD_EVERY_S):
             self._tried(self._recorder.record_once)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from cloudai.history.collections import RESULTS, WORKER_REGISTRY, WORKER_STATS
+from cloudai.history.documents import Changes, day, sequence
 from cloudai.history.records import TaskHistory, WorkerStats
 from cloudai.names import FAILED, SUCCEEDED
 from cloudai_beat.columns import TYPES
@@ -100,6 +103,31 @@ def synthetic_history(
             )
         )
     return history, _workers(history, names, span_s)
+
+
+def history_documents(history: Sequence[TaskHistory], workers: Sequence[WorkerStats], now: float) -> Changes:
+    """The same as documents, so that the newest attempt ended a second before `now` (epoch s)."""
+    changes = Changes()
+    moved = now - 1.0 - max(record.actual_finish for record in history)
+    for record in history:
+        fields: dict[str, Any] = {name: getattr(record, name) for name in TaskHistory.__slots__}
+        for name in ("arrival_time", "deadline", "actual_start", "actual_finish"):
+            fields[name] += moved
+        fields["features"] = list(record.features or ())
+        changes.set(RESULTS, f"{record.task_id}/{record.attempt}", {**fields, **_stamp(fields["actual_finish"])})
+    for worker in workers:
+        name = worker.worker_id
+        known = {"worker_id": name, "cpu": worker.cpu, "memory": worker.memory, "gpu": worker.gpu, "state": "up"}
+        changes.set(WORKER_REGISTRY, name, {**known, "since": now, **_stamp(now)})
+        clocks = {"overload_s": worker.overload_time, "overload_excess_s": worker.overload_excess}
+        began = now - worker.total_time
+        sample = {"worker_id": name, "incarnation": "1", "registered_at": began, "time": now, **clocks}
+        changes.set(WORKER_STATS, f"{name}/1", {**sample, **_stamp(now)})
+    return changes
+
+
+def _stamp(at: float) -> dict[str, Any]:
+    return {"seq": sequence(f"{round(at * 1000)}-0"), "at": day(at)}
 
 
 def _workers(history: list[TaskHistory], names: list[str], span_s: float) -> list[WorkerStats]:
