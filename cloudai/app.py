@@ -32,6 +32,12 @@ from cloudai.state.connection import is_sentinel
 from cloudai.submission import RequestHeader, on_container_nodes, read_header
 
 logger = logging.getLogger(__name__)
+#: Result backends in place of Celery's own, by the scheme of `result_backend`.
+RESULT_STORES = {
+    "redis": "cloudai.result_store:ResultStore",
+    "rediss": "cloudai.result_store:ResultStore",
+    "sentinel": "cloudai.result_store:SentinelResultStore",
+}
 
 #: What a submission may ask of CloudAI, in `apply_async`, `send_task`, `Signature.set`, or as attributes of a task.
 OPTIONS = (
@@ -94,6 +100,7 @@ class CloudAI(Celery):
         self.settings = settings or Settings.load()
         transport.register()
         super().__init__(main, *args, **kwargs)
+        self.loader.override_backends = {**RESULT_STORES, **self.loader.override_backends}
         broker = kwargs.get("broker") or self.settings.redis.url
         # kombu and Celery's result store take the name of the Sentinels' master each in options of its own.
         master = {"master_name": self.settings.redis.sentinel_master} if is_sentinel(str(broker)) else {}

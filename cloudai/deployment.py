@@ -21,6 +21,7 @@ from cloudai.state.connection import connect
 from cloudai.state.epochs import Epochs
 from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
+from cloudai.state.full_memory import ANY_COMMAND
 from cloudai.state.ledger import Ledger, Placement, Submission
 from cloudai.state.link import link_of
 from cloudai.state.parameters import ParameterStore
@@ -51,6 +52,9 @@ class Deployment:
         self.keys = Keys(settings.redis.namespace)
         self.scripts = Scripts(settings.limits.events_maxlen)
         self.key = f"{settings.redis.namespace}:{id(self):x}"
+        #: True in a node: what its tasks publish (links, chords, retries) goes on with work that was accepted, and is
+        #: taken also when the server's memory is full; limits.max_in_flight bounds it.
+        self.continues = False
         _known[self.key] = self
 
     @cached_property
@@ -162,7 +166,9 @@ class Deployment:
         try:
             placement = self.ledger.place(submission, candidates, view.version, client)
         except OutOfMemoryError as error:
-            raise ClusterFull(MEMORY_FULL) from error
+            if not self.continues:
+                raise ClusterFull(MEMORY_FULL) from error
+            placement = self.ledger.place(submission, candidates, view.version, client, although_full=True)
         with view.lock:
             view.saw_time(placement.now)
             view.apply(placement.changes)
@@ -189,7 +195,10 @@ class Deployment:
         """
         link = link_of(self.client)
         # WAITAOF waits for the writes of its own connection; this one comes after all that was written before.
-        link.call("HINCRBY", self.keys.counters, "strict_waits", 1)
+        try:
+            link.call("HINCRBY", self.keys.counters, "strict_waits", 1)
+        except OutOfMemoryError:
+            link.call("EVAL", ANY_COMMAND, 0, "HINCRBY", self.keys.counters, "strict_waits", 1)
         on_disk, _ = link.call("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
         if not on_disk:
             raise StateUnavailable(

@@ -19,6 +19,7 @@ from kombu.serialization import prepare_accept_content
 from kombu.utils.json import loads
 
 from cloudai.names import CANCELLED, EXPIRED
+from cloudai.state.full_memory import although_full
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def settle(app: Any, task_id: str) -> None:
     ledger = app.deployment.ledger
     # Two that settle the same task at once would call its errbacks twice.
     alone = f"{ledger.keys.prefix}settling:{task_id}"
-    if not ledger.client.set(alone, 1, nx=True, px=_ALONE_MS):
+    if not although_full(ledger.client, "SET", alone, 1, "NX", "PX", _ALONE_MS):
         return
     unsettled = ledger.client.zscore(ledger.keys.unsettled, task_id) is not None
     entry = ledger.entry(task_id) if unsettled else {}

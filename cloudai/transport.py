@@ -25,11 +25,13 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 from cloudai.deployment import Deployment, deployment_of
 from cloudai.errors import DuplicateTask
 from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
+from cloudai.state.full_memory import although_full
 from cloudai.state.ledger import Claim
 from cloudai.submission import is_task_id, read_submission
 
@@ -116,6 +118,13 @@ class _QoSMixin:
         else:
             super().reject(delivery_tag, requeue)  # type: ignore[misc]
 
+    def restore_visible(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().restore_visible(*args, **kwargs)  # type: ignore[misc]
+        except OutOfMemoryError:
+            # It looks for stock messages that a lost worker left; that can wait until the server has room.
+            return None
+
     def restore_unacked(self, client: Redis | None = None) -> Any:
         for tag, message in list(self._delivered.items()):
             if _is_ours(message):
@@ -132,6 +141,7 @@ class _ChannelMixin:
     client: Any
     connection_errors: Any
     sep: str
+    keyprefix_queue: str
     Message: Any
     _create_client: Any
     _in_poll: Any
@@ -296,11 +306,18 @@ class _ChannelMixin:
             return
         letter = json.dumps({"queue": queue, "reason": reason, "frame": frame[:65536].decode("utf-8", "replace")})
         key = deployment.keys.dead_letters
-        with self._kept_client().pipeline(transaction=True) as pipe:
-            pipe.lpush(key, letter)
-            pipe.ltrim(key, 0, DEAD_LETTERS_KEPT - 1)
-            pipe.hincrby(deployment.keys.counters, "dead_letters_total", 1)
-            pipe.execute()
+        client = self._kept_client()
+        although_full(client, "LPUSH", key, letter)
+        client.ltrim(key, 0, DEAD_LETTERS_KEPT - 1)
+        although_full(client, "HINCRBY", deployment.keys.counters, "dead_letters_total", 1)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        except OutOfMemoryError:
+            # A worker that (re)connects to a full server goes on with what was accepted.
+            bound = self.sep.join([routing_key or "", pattern or "", queue or ""])
+            although_full(self._kept_client(), "SADD", self.keyprefix_queue % (exchange,), bound)
 
     def cloudai_give_back(self, message: Any) -> None:
         """The channel closes: unclaim what was delivered and has not started."""

@@ -20,7 +20,10 @@ from cloudai.state.fleet import DRAINING, UP, Fleet
 _FINISHED = "finished_"
 _FALLBACK = "fallback:"
 _PLACEMENTS = "placements"
-_OTHER_COUNTERS = ("attempts_lost", "claims_refused", "finishes_refused", "tau_samples_refused", "tau_outliers")
+_OTHER_COUNTERS = (
+    "attempts_lost", "attempts_adopted", "claims_refused", "finishes_refused", "reservation_leaks",
+    "tau_samples_refused", "tau_outliers",
+)  # fmt: skip
 
 #: Endings that are steps on the way: the task goes on.
 _ON_THE_WAY = frozenset({"retried", "requeued"})

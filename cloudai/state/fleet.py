@@ -199,6 +199,14 @@ class Fleet:
         """Ring again for tasks placed on the node more than `after_s` ago whose doorbell is gone; returns their ids."""
         return [i.decode() for i in self._scripts.ring.run(self.client, self.keys.prefix, name, after_s)]
 
+    def audit(self, name: str) -> str:
+        """Recompute what is reserved on a node from the tasks that the ledger holds there (invariant 1).
+
+        Returns "", or what was wrong: then it is put right, and counted as `reservation_leaks`.
+        """
+        found: bytes = self._scripts.audit.run(self.client, self.keys.prefix, name)
+        return found.decode()
+
     def refresh(
         self, since: int, rows: int, parameters_version: int | None, families_since: int = 0
     ) -> Refresh:

@@ -260,6 +260,8 @@ class Ledger:
         candidates: Sequence[tuple[str, str]],
         since: int,
         client: Redis | None = None,
+        *,
+        although_full: bool = False,
     ) -> Placement:
         """Reserve the first candidate that still fits and ring its node, or let the task wait.
 
@@ -268,9 +270,10 @@ class Ledger:
 
         Nothing is written for the statuses duplicate; busy (the id waits, is placed, or is not settled yet);
         revoked; stale (`from_attempt` is not the attempt that runs); full. `since` is
-        the caller's fleet version.
+        the caller's fleet version. `although_full`: also when the server's memory is full (else OutOfMemoryError).
         """
-        reply = self.scripts.place.run(
+        script = self.scripts.place_next if although_full else self.scripts.place
+        reply = script.run(
             client or self.client, self.keys.prefix, *self.place_args(submission, candidates, since)
         )
         return read_placement(reply[0])

@@ -19,6 +19,7 @@ from cloudai.state.link import link_of
 #: Scripts by name, with what Redis is told of each. `allow-oom`: it frees memory, or moves work that was accepted, so a
 #: full memory must not stop it. Without a flag, Redis refuses the script whole when its memory is full.
 _FLAGS = {
+    "audit": "allow-oom",
     "begin_epoch": "allow-oom",
     "cancel": "allow-oom",
     "claim": "allow-oom",
@@ -27,6 +28,7 @@ _FLAGS = {
     "heartbeat": "allow-oom",
     "hold": "allow-oom",
     "place": "",
+    "place_next": "allow-oom",
     "place_waiting": "allow-oom",
     "publish_parameters": "",
     "recorded": "allow-oom",
@@ -42,6 +44,10 @@ _FLAGS = {
     "unrecorded": "no-writes",
     "waiting": "no-writes",
 }
+
+
+#: Scripts whose text is another one's, with other flags.
+_FILES = {"place_next": "place"}
 
 
 class Script:
@@ -97,9 +103,10 @@ class Scripts:
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         shared = _Prelude(prelude.replace("@EVENTS_MAXLEN@", str(events_maxlen)))
         for name, flags in _FLAGS.items():
-            body = (folder / f"{name}.lua").read_text(encoding="utf-8")
+            body = (folder / f"{_FILES.get(name, name)}.lua").read_text(encoding="utf-8")
             setattr(self, name, Script(name, f"#!lua flags={flags}\n{shared.before(body)}\n\n{body}"))
 
+    audit: Script
     begin_epoch: Script
     cancel: Script
     claim: Script
@@ -108,6 +115,7 @@ class Scripts:
     heartbeat: Script
     hold: Script
     place: Script
+    place_next: Script
     place_waiting: Script
     publish_parameters: Script
     recorded: Script

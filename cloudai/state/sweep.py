@@ -54,7 +54,7 @@ class Sweep:
         A node silent for its timeout gets nothing new and loses what it has not claimed; silent for its lease and a
         margin, it is lost and its running tasks wait again (see Fleet.register for those that do not). After a gap in
         which nobody swept (Redis was away), no node is judged for a timeout and a margin. A node that left or was lost
-        is forgotten after a day.
+        is forgotten after a day. Whole messages in the list of a lost node go to the place queue.
         """
         reply = self._scripts.sweep.run(
             self._client, self._keys.prefix, SWEEP_INTERVAL_S, self._heartbeat_timeout_s, self._max_attempts,

@@ -71,6 +71,7 @@ class Node:
         self.name = name
         self.settings = app.settings.node
         self.deployment = app.deployment
+        self.deployment.continues = True
         self.incarnation = secrets.token_hex(8)
         #: Of the worker's own process; children of its pool see another one.
         self.pid = os.getpid()
@@ -231,7 +232,7 @@ class Node:
                 "pool": type(self._worker.pool).__name__,
             },
             jobs=[(job.task_id, job.attempt) for job in self._adoption.found()] if self._can_run else (),
-            home=self.runner.home(),
+            home=self.runner.home() if self._can_run else "",
             margin_s=self.settings.lease_margin_s,
         )
         return answer
@@ -304,6 +305,9 @@ class Node:
                         logger.warning("doorbell-rung-again node=%s task=%s", self.name, task_id)
                     self.holding.give_back_unknown()
                     self._adoption.end_orphans()
+                    leak = self.deployment.fleet.audit(self.name)
+                    if leak:
+                        logger.error("reservation-leak node=%s: %s; put right", self.name, leak)
             except RedisError as error:
                 logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
             except Exception:

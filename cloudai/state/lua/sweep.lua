@@ -37,6 +37,19 @@ for _, id in ipairs(redis.call('ZRANGE', P .. 'expiring', '-inf', now, 'BYSCORE'
   end
 end
 
+-- Whole messages in the list of a node that is gone go where any node takes them in (names.PLACE_QUEUE); doorbells among them
+-- are of tasks that are placed elsewhere by now.
+local function rescue(name)
+  for _ = 1, batch do
+    local item = redis.call('RPOP', name .. '.dq2')
+    if not item then return end
+    if string.sub(item, 1, 1) == '{' then
+      redis.call('LPUSH', 'cloudai.place', item)
+      count('messages_rescued')
+    end
+  end
+end
+
 if now >= judge_after then
   for _, name in ipairs(redis.call('ZRANGE', P .. 'heartbeats', '-inf', now - timeout, 'BYSCORE', 'LIMIT', 0, batch)) do
     local key = node_key(name)
@@ -78,6 +91,7 @@ if now >= judge_after then
           end
         end
       end
+      if lost then rescue(name) end
     end
   end
 end
@@ -85,6 +99,7 @@ end
 for _, name in ipairs(redis.call('ZRANGE', P .. 'gone', '-inf', now - forget, 'BYSCORE', 'LIMIT', 0, batch)) do
   redis.call('ZREM', P .. 'gone', name)
   redis.call('ZREM', P .. 'fleet', name)
+  rescue(name)
   redis.call('DEL', node_key(name), node_key(name) .. ':tasks', name .. '.dq2')
   redis.call('HDEL', P .. 'counters:nodes', 'placements:' .. name, 'sla_violations:' .. name)
   log[#log + 1] = 'node ' .. name .. ' is forgotten'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudai.names import node_queue
+from cloudai.names import PLACE_QUEUE, node_queue
 from cloudai.state.fleet import ELSEWHERE, read_changes, read_row
 
 from .conftest import MAX_ATTEMPTS
@@ -301,6 +301,38 @@ def test_nodes_that_left_or_were_lost_are_forgotten_after_a_day(lab: Lab) -> Non
     left = [key for key in lab.client.scan_iter() if b"left" in key or b"lost" in key]
     assert left == []
     assert lab.beat("lost") == "unknown"
+
+
+def test_whole_messages_left_to_a_lost_node_are_placed_elsewhere(lab: Lab) -> None:
+    lab.join("node")
+    lab.join("other")
+    lab.sweep_through(25, "node", "other")
+    lab.client.lpush(node_queue("node"), b'{"body": 1}', b"an id", b'{"body": 2}')
+    lab.sweep_through(100, "other")
+    assert lab.client.llen(PLACE_QUEUE) == 0
+    lab.sweep_through(50, "other")
+    assert lab.client.lrange(PLACE_QUEUE, 0, -1) == [b'{"body": 2}', b'{"body": 1}']
+    assert lab.client.exists(node_queue("node")) == 0
+    assert lab.ledger.totals()["messages_rescued"] == 2
+
+
+def test_a_reservation_that_leaked_is_found_and_put_right(lab: Lab) -> None:
+    lab.join("node", gpus=2)
+    claims = [lab.run("t1", "node", cpu=500, gpu=1000, storage=3), lab.run("t2", "node", gpu=250)]
+    lab.place("t3", "node", memory=7)
+    assert lab.fleet.audit("node") == ""
+    before = lab.free("node")
+    lab.client.hincrby(lab.keys.node("node"), "cpu", -300)
+    lab.client.hset(lab.keys.node("node"), "gpu", "0,0")
+    lab.client.sadd(lab.keys.node_tasks("node"), "nobody's")
+    assert "cpu" in lab.fleet.audit("node")
+    assert lab.free("node") == before
+    assert lab.fleet.audit("node") == ""
+    assert lab.ledger.totals()["reservation_leaks"] == 1
+    for claim in (*claims, lab.take("node")):
+        lab.finish(claim)
+    assert lab.free("node") == (*FULL[:4], "1000,1000")
+    assert lab.fleet.audit("node") == lab.fleet.audit("unknown") == ""
 
 
 # --- silence and loss

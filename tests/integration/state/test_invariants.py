@@ -436,6 +436,10 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {task.task_id for shape in found.shapes for task in shape.tasks} == self.model.in_state("waiting")
 
     @invariant()
+    def no_reservation_leaks(self) -> None:
+        assert [self.lab.fleet.audit(name) for name in self.model.nodes] == [""] * len(self.model.nodes)
+
+    @invariant()
     def every_change_of_state_is_one_event(self) -> None:
         assert Counter(self.lab.kinds()) == +self.model.events
         self.model.events.clear()
