@@ -70,6 +70,8 @@ def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
 def _learn_speed(c: int, j: int, q: float, missed: bool, S: World) -> None:
     if S.kinds[c].tau_count <= _SETTLING:
         return
+    # What is learned is how far off the given speed is.
+    q -= log(S.pairs[c, j].prior)
     if S.kinds[c].count > 0:
         centre = S.kinds[c].sum / S.kinds[c].count
         q = min(max(q, centre - _FURTHEST), centre + _FURTHEST)
@@ -91,7 +93,7 @@ def _learn_speed(c: int, j: int, q: float, missed: bool, S: World) -> None:
 
 @compiled
 def _estimate(c: int, j: int, S: World) -> None:
-    """Speed of one pair: the mean of its samples, shrunk towards its node's mean, and that towards 1."""
+    """Speed of one pair: the mean of its samples, shrunk towards its node's mean, and that towards the given speed."""
     runs, total = 0.0, 0.0
     for kind in range(len(S.kinds)):
         if S.kinds[kind].count > 0:
@@ -104,7 +106,7 @@ def _estimate(c: int, j: int, S: World) -> None:
     of_node = total / (runs + variance / _NODE_VARIANCE)
     weight = variance / _PAIR_VARIANCE
     own = S.pairs[c, j].sum - S.pairs[c, j].count * centre
-    speed = exp((own + weight * of_node) / (S.pairs[c, j].count + weight))
+    speed = S.pairs[c, j].prior * exp((own + weight * of_node) / (S.pairs[c, j].count + weight))
     if S.pairs[c, j].speed <= S.kinds[c].best_speed or speed < S.kinds[c].best_speed:
         S.kinds[c].best_speed = 0.0
     S.pairs[c, j].speed = speed

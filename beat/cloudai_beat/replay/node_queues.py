@@ -25,6 +25,7 @@ def enqueue(policy: int, i: int, now: float, S: World) -> None:
     S.nodes[j].queued += 1
     S.tasks[i].predicted = predicted(i, j, S)
     S.nodes[j].queued_work += S.tasks[i].predicted * share_of(i, j, S)
+    S.nodes[j].queued_share += share_of(i, j, S)
     serve(policy, j, now, S)
 
 
@@ -58,6 +59,8 @@ def serve(policy: int, j: int, now: float, S: World) -> None:
             S.nodes[j].queue_last = before_chosen
         S.nodes[j].queued -= 1
         S.nodes[j].queued_work -= S.tasks[chosen].predicted * share_of(chosen, j, S)
+        S.nodes[j].queued_share -= share_of(chosen, j, S)
         if S.nodes[j].queued == 0:
             S.nodes[j].queued_work = 0.0
+            S.nodes[j].queued_share = 0.0
         start(chosen, j, now, predicted(chosen, j, S), S)

@@ -40,13 +40,13 @@ TASK = _record(
 #: kept for; `overload`: integral of max(0, load - 1) up to `overload_at`, s; its queue, and `queued_work`: predicted
 #: runtimes of the queued, each times the largest share of the node that it asks for, s; `score`, `E`: scratch.
 NODE = _record(
-    "inv_cpu inv_memory inv_gpu load score E penalty pressure overload overload_at queued_work",
+    "inv_cpu inv_memory inv_gpu load score E penalty pressure overload overload_at queued_work queued_share",
     "cpu memory slots storage gpu largest_share whole_gpus held_for used running cpu_capacity memory_capacity"
     " gpu_capacity storage_capacity slots_capacity queue_first queue_last queued run_first",
 )
 #: A (type, node) pair: true factor; s_cj as used; affinity; penalty - affinity; runs, sum of log(runtime / tau),
 #: misses.
-PAIR = _record("speed offset factor affinity count sum missed", "")
+PAIR = _record("speed prior offset factor affinity count sum missed", "")
 #: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
 #: tau).
 KIND = _record("tau base best_speed cpu_use count sum square", "tau_count")
@@ -168,7 +168,7 @@ def _nodes(f: Fleet, environment: Environment, parameters: ReplayParameters) -> 
 def _pairs(environment: Environment, parameters: ReplayParameters) -> Records:
     p = parameters
     return _filled(
-        PAIR, p.speed.shape, speed=p.speed, offset=p.penalty - p.affinity, factor=environment.factor,
+        PAIR, p.speed.shape, speed=p.speed, prior=p.speed, offset=p.penalty - p.affinity, factor=environment.factor,
         affinity=p.affinity,
     )  # fmt: skip
 

@@ -53,7 +53,7 @@ def about(study: Study) -> str:
     seeds = len(study.repetitions)
     text = f"{study.trace.source}: {len(first)} jobs"
     if study.earlier_share:
-        text += f" (the later part; rts-tuned was evolved on the first {study.earlier_share:.0%}, all start cold here)"
+        text += f" (the later part; rts-tuned was evolved on the first {study.earlier_share:.0%})"
     if study.trace.left_out:
         text += f", {study.trace.left_out} rows left out that never ran"
     fleet = "nodes by hand" if study.setting.fleet is not None else "drawn nodes"

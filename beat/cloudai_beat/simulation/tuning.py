@@ -1,8 +1,8 @@
 """`rts-tuned`: parameters evolved on the earlier part of a trace, with what was seen of it and nothing else.
 
-As the optimiser does it: the earlier part runs under the given parameters; what completions have shown of run times and
-speeds there is the world that candidates are replayed in; the best of them must then beat the given parameters on a
-slice that the search has not seen, or the given ones stay.
+As the optimiser does it: the earlier part runs under the given parameters. What completions have shown there of speeds
+is in the tables of the parameters, and is the world that candidates are replayed in. The best of them must then beat
+the given genes on a slice that the search has not seen, or those stay, with the tables.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cloudai.scheduling.parameters import GAParams
+from cloudai.scheduling.task_types import TASK_TYPES
 from cloudai_beat.genetic.evolution import GASettings, evolve
 from cloudai_beat.genetic.genes import Floats, GeneSpace
 from cloudai_beat.genetic.guard import block_gains, judge
@@ -36,12 +37,13 @@ def tuned(earlier: Scenario, given: GAParams, seed: int) -> GAParams:
     """Parameters for what follows the earlier part; the given ones where nothing better was found."""
     if len(earlier) < 50:
         return given
-    world = Replayable(earlier)
-    seen = Replayable(_as_seen(earlier, _run(world, given)))
+    ran = _run(Replayable(earlier), given)
+    refreshed = _with_tables(given, earlier, ran)
+    seen = Replayable(_as_seen(earlier, ran))
     searched, held_out = earlier_and_later(seen.scenario, _SEARCHED_ON)
     if len(searched) > _MOST_JOBS:
         _, searched = earlier_and_later(searched, 1 - _MOST_JOBS / len(searched))
-    space = GeneSpace.around(given, cap=None)
+    space = GeneSpace.around(refreshed, cap=None)
     on, apart = Replayable(searched), Replayable(held_out)
     _ = on.workload.shapes, on.fleet, on.environment
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -54,9 +56,19 @@ def tuned(earlier: Scenario, given: GAParams, seed: int) -> GAParams:
             space.start, space.low, space.high, _SETTINGS, seed,
         )  # fmt: skip
         candidate = space.parameters(found.best)
-        before, after = pool.map(lambda parameters: _run(apart, parameters).missed, (given, candidate))
+        before, after = pool.map(lambda parameters: _run(apart, parameters).missed, (refreshed, candidate))
     gains = block_gains(before.astype(np.float64) - after.astype(np.float64))
-    return candidate if judge(gains, seed).better else given
+    return candidate if judge(gains, seed).better else refreshed
+
+
+def _with_tables(given: GAParams, scenario: Scenario, outcome: Outcome) -> GAParams:
+    """The parameters with the speeds that were learned, for the types that ran."""
+    names = [node.name for node in scenario.fleet]
+    kinds = np.unique(scenario.trace.kind).tolist()
+    learned = {
+        str(TASK_TYPES[kind]): dict(zip(names, outcome.speed[kind].tolist(), strict=True)) for kind in kinds
+    }
+    return replace(given, speed={**given.speed, **learned})
 
 
 def _run(world: Replayable, parameters: GAParams) -> Outcome:
