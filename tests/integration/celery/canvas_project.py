@@ -258,7 +258,8 @@ def a_chord_with_a_chord_whose_body_fails(seen: Seen) -> Any:
 def a_chord_in_a_chain_that_breaks(seen: Seen) -> Any:
     inner = chord([seen["fail"].si("broken"), seen["add"].s(1)], seen["total"].s())
     result = (seen["add"].s(1, 1) | inner | seen["add"].s(5)).apply_async()
-    return seen.end(result.parent)[0], result.state
+    # What comes behind is marked as failed in its own time, or not at all, by stock Celery too.
+    return seen.end(result.parent)[0]
 
 
 def a_chord_whose_body_fails(seen: Seen) -> Any:
