@@ -15,9 +15,17 @@ from .cluster import Cluster, lines, until
 from .relay import Relay
 
 
+#: Jobs are paused after 4.5 s and given to others after 9 s at the earliest: a busy machine may be seconds late. Seconds.
+TIMERS = {"lease_s": 6.0, "lease_margin_s": 3.0}
+
+
 @pytest.fixture(scope="module")
-def cluster(bare_cluster: Cluster) -> Cluster:
-    return bare_cluster
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), {"node": TIMERS})
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(autouse=True)
