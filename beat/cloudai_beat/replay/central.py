@@ -58,10 +58,16 @@ def best_node(policy: int, i: int, now: float, S: World) -> tuple[int, float]:
     slack = task.deadline - now
     alpha, beta = gene.alpha, gene.beta
     kept = S.state[0].kept > 0
+    cpu, memory, storage, asks_more = task.cpu, task.memory, task.storage, task.gpu > 0 or task.constraint > 0
     best, lowest, best_E = -1, inf, inf
     for j in range(len(S.nodes)):
         node = S.nodes[j]
-        if not fits(i, j, S) or (kept and node.held_for >= 0 and node.held_for != i):
+        # As `fits`, whose call would be half of the time.
+        if node.cpu < cpu or node.memory < memory or node.slots < 1 or node.storage < storage:
+            continue
+        if asks_more and not fits(i, j, S):
+            continue
+        if kept and node.held_for >= 0 and node.held_for != i:
             continue
         if policy == CLAIRVOYANT:
             E = true_runtime(i, j, S)

@@ -81,6 +81,7 @@ def _learn_speed(c: int, j: int, q: float, missed: bool, S: World) -> None:
     S.kinds[c].sum += q
     S.kinds[c].square += q * q
     S.pairs[c, j].missed += missed
+    S.kinds[c].missed += missed
     visits = S.pairs[c, j].count
     # What one completion says of the other types of the node fades with their number: they follow now and then.
     if visits < 16 or S.pairs[c, j].count % 8 == 0:
@@ -110,11 +111,7 @@ def _estimate(c: int, j: int, S: World) -> None:
     if S.pairs[c, j].speed <= S.kinds[c].best_speed or speed < S.kinds[c].best_speed:
         S.kinds[c].best_speed = 0.0
     S.pairs[c, j].speed = speed
-    missed, all_missed, all_runs = S.pairs[c, j].missed, 0.0, 0.0
-    for node in range(len(S.nodes)):
-        all_missed += S.pairs[c, node].missed
-        all_runs += S.pairs[c, node].count
-    usual = all_missed / all_runs if all_runs > 0 else 0.0
-    rate = (missed + 5.0 * usual) / (S.pairs[c, j].count + 5.0)
+    usual = S.kinds[c].missed / count
+    rate = (S.pairs[c, j].missed + 5.0 * usual) / (S.pairs[c, j].count + 5.0)
     S.pairs[c, j].affinity = affinity_score(S.genes[0].a1, S.genes[0].a2, S.genes[0].a3, 1.0 / speed, 1.0 - rate, 0.0)
     S.pairs[c, j].offset = placement_offset(S.pairs[c, j].affinity, S.nodes[j].penalty)

@@ -224,6 +224,8 @@ class Fleet:
         )
         if not count or len(made.names) != count or made.allowed.shape[1] != count:
             raise InvalidReplay("fleet: at least one node, with as many names and columns of `allowed` as nodes")
+        if not made.allowed[0].all():
+            raise InvalidReplay("allowed: row 0 is no constraint, and allows every node")
         if list(made.names) != sorted(set(made.names)):
             raise InvalidReplay("names: allowed are different names in ascending order")
         if any((getattr(made, name) < 0).any() for name in _CAPACITIES):

@@ -49,7 +49,7 @@ NODE = _record(
 PAIR = _record("speed prior offset factor affinity count sum missed", "")
 #: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
 #: tau).
-KIND = _record("tau base best_speed cpu_use count sum square", "tau_count")
+KIND = _record("tau base best_speed cpu_use count sum square missed", "tau_count")
 FAMILY = _record("tau", "count")
 #: A shape of request: its first place, a task of it; how many wait, bounds of their places, where it stands in the list
 #: of shapes that have any (-1: not there), the dispatch in which it was last found not to fit, and a place before
