@@ -1,0 +1,31 @@
+"""The search is compiled once before processes of the optimiser are waited for: a minute on a slow machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloudai.scheduling.parameters import GAParams
+from cloudai_beat.replay import Environment, Fleet, ReplayParameters, Workload, replay
+
+_HERE = Path(__file__).parent
+
+#: For a test, compiling included, s.
+_TIMEOUT_S = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_replay() -> None:
+    """The machine code is kept on disk, where the control processes of the tests find it."""
+    one = np.ones(1)
+    workload = Workload.of(one, one, 9 * one, np.zeros(1, int), cpu_milli=np.full(1, 1000))
+    fleet = Fleet.of(np.full(1, 2000))
+    replay(workload, fleet, Environment.plain(workload, fleet), ReplayParameters.of(GAParams(), fleet))
