@@ -148,6 +148,25 @@ def test_a_monitor_reads_and_writes_nothing(deployment: Deployment) -> None:
                 client.execute_command(*command)
 
 
+def test_a_monitor_serves_the_metrics(deployment: Deployment) -> None:
+    environment = {"CLOUDAI_REDIS__URL": deployment.url("monitor")}
+    found = CliRunner().invoke(program, ["metrics", "--json"], env=environment)
+    assert found.exit_code == 0, found.output
+    values = {value["name"]: value["value"] for value in json.loads(found.stdout)["metrics"]}
+    assert values["cloudai_up"] == 1
+    assert values["cloudai_events_unrecorded"] > 0
+
+
+def test_control_moves_the_recorder_on(deployment: Deployment) -> None:
+    app = deployment.cluster.new_app({"redis": {"url": deployment.url("control")}})
+    events = app.deployment.events
+    batch = events.unrecorded(1)
+    assert len(batch.events) == 1
+    assert events.recorded(batch)
+    assert events.progress().recorded == 1
+    close(app)
+
+
 def test_control_cancels_and_drains(deployment: Deployment) -> None:
     app = deployment.cluster.new_app({"redis": {"url": deployment.url("control")}})
     waiting = app.tasks["jobs.add"].apply_async((1, 1), countdown=600)
