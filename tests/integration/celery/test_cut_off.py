@@ -14,8 +14,7 @@ import pytest
 from .cluster import Cluster, lines, until
 from .relay import Relay
 
-
-#: Jobs are paused after 4.5 s and given to others after 9 s at the earliest: a busy machine may be seconds late. Seconds.
+#: Seconds. Jobs are paused after 4.5 s and given to others after 9 s at the earliest: a busy machine may be late.
 TIMERS = {"lease_s": 6.0, "lease_margin_s": 3.0}
 
 
