@@ -178,12 +178,29 @@ class Campaign:
         self._later(0.5, back)
 
     def _freeze_node(self, injection: Injection) -> None:
-        node = self._fleet.nodes[injection.place]
+        node, client = self._fleet.nodes[injection.place], self._fleet.deployment.client
         if not self._fleet.is_up(node):  # it was killed a moment ago: when it is back
             self._later(2.0, lambda: self._freeze_node(injection))
             return
         node.freeze()
-        self._later(injection.for_s, node.wake)
+        try:
+            held = [raw.decode() for raw in client.smembers(self._fleet.deployment.keys.node_tasks(node.name))]
+        except redis.RedisError:
+            node.wake()
+            self._later(2.0, lambda: self._freeze_node(injection))
+            return
+        tries = iter(range(120))
+
+        def wake() -> None:
+            # A Python task in a thread cannot be frozen: it would run on beside whoever has it now.
+            with contextlib.suppress(redis.RedisError):
+                states = {self._fleet.deployment.ledger.entry(task_id).get("state", "") for task_id in held}
+                if states <= FINAL_STATES | {""} or next(tries, None) is None:
+                    node.wake()
+                    return
+            self._later(1.0, wake)
+
+        self._later(injection.for_s, wake)
 
     def _redis_away(self, injection: Injection) -> None:
         began = time.time()

@@ -23,7 +23,7 @@ from cloudai.settings import Settings
 from .engine import Engine, engine_problem
 from .jobs import WITNESSES, build
 from .network import Forwarder, Namespace, namespace_problem
-from .plan import MARGIN_S, Plan
+from .plan import Plan
 from .skew import shifted_clock
 
 #: The clock of the skewed node is so far ahead, seconds.
@@ -154,7 +154,7 @@ class Fleet:
                 "heartbeat_interval_s": 0.5,
                 "heartbeat_timeout_s": self.plan.heartbeat_timeout_s,
                 "lease_s": self.plan.lease_s,
-                "lease_margin_s": MARGIN_S,
+                "lease_margin_s": self.plan.margin_s,
                 "runner": "process",
                 "work_dir": str(self.folder / "work"),
                 "cpu": 16, "memory": "16GiB", "storage": "50GiB", "gpus": 0, "slots": 10,

@@ -33,6 +33,7 @@ class Plan:
     #: Places of nodes: `plain`, `skewed`, `small-disk`, `docker`, `far`, with a number.
     places: tuple[str, ...]
     lease_s: float
+    margin_s: float
     heartbeat_timeout_s: float
     injections: tuple[Injection, ...]
     #: Whether the time that recoveries take is part of the verdict.
@@ -74,7 +75,7 @@ def full_plan(seed: int, jobs: int) -> Plan:
     done += [Injection(at, "kill producer") for at in (35, 110, 215, 320, 400)]
     done += [Injection(at, "poison") for at in (20, 205, 370)]
     done += [Injection(at, "restart node", place) for at, place in ((75, "plain-1"), (225, "skewed"), (380, "plain-2"))]
-    return Plan(seed, jobs, 440.0, places, LEASE_S, 3.0, _in_order(done), judges_recovery=True)
+    return Plan(seed, jobs, 440.0, places, LEASE_S, MARGIN_S, 3.0, _in_order(done), judges_recovery=True)
 
 
 def short_plan(seed: int, jobs: int) -> Plan:
@@ -90,7 +91,7 @@ def short_plan(seed: int, jobs: int) -> Plan:
         Injection(20.0 + chance.random(), "redis away", "", 0.5, "stop"),
     ]
     places = ("plain-1", "plain-2", "plain-3")
-    return Plan(seed, jobs, 22.0, places, 8.0, 4.0, _in_order(done), judges_recovery=False)
+    return Plan(seed, jobs, 22.0, places, 8.0, 3.0, 4.0, _in_order(done), judges_recovery=False)
 
 
 def _in_order(injections: Sequence[Injection]) -> tuple[Injection, ...]:

@@ -23,7 +23,7 @@ _SHOWN = 12
 
 @dataclass(slots=True)
 class Verdict:
-    """The counts of one campaign; the first eleven are those of the project's promise."""
+    """The counts of one campaign."""
 
     #: Submissions, refused ones included.
     attempted: int
@@ -40,6 +40,8 @@ class Verdict:
     duplicated: int
     #: Jobs of which two attempts ran, unpaused, at once.
     overlapped: int
+    #: Those of them that are Python tasks in threads, which cannot be frozen.
+    overlapped_in_threads: int
     reservation_leaks: int
     #: Largest share of a capacity given away beyond it.
     max_overcommit: float
@@ -101,10 +103,12 @@ def judge(found: Evidence) -> Verdict:
             failures[f"{one.kind}: {outcome}"] += 1
     twice = [task_id for task_id, ends in finals.items() if ends > 1]
     details += [f"duplicated: {task_id}: {_story(task_id, found)}" for task_id in twice]
-    overlapped = 0
+    overlapped = in_threads = 0
+    containers = {i for one in found.submitted if one.kind in ("process", "docker") for i in one.task_ids}
     for key, runs in found.runs.items():
         pairs = overlaps(runs)
         overlapped += bool(pairs)
+        in_threads += bool(pairs) and key not in containers
         details += [f"overlapped for {s:.1f} s: {key}: {_story(key, found)}" for _, _, s in pairs[:1]]
     unfinished = [i for i, state in found.states.items() if state and state not in FINAL_STATES]
     details += [f"unfinished: {i}: {_story(i, found)}" for i in unfinished]
@@ -119,6 +123,7 @@ def judge(found: Evidence) -> Verdict:
         reruns=sum(len(runs) - 1 for runs in found.runs.values()),
         duplicated=len(twice),
         overlapped=overlapped,
+        overlapped_in_threads=in_threads,
         reservation_leaks=len(found.leaks),
         max_overcommit=round(found.max_overcommit, 4),
         recovery_p95_s=round(_quantile(clean, 0.95), 2),
