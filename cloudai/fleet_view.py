@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from cloudai.scheduling.errors import InvalidParameters
-from cloudai.scheduling.learning import Learned
+from cloudai.scheduling.learning import Learned, expected_runtime
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams, differences
 from cloudai.scheduling.snapshot import FleetSnapshot
@@ -44,8 +45,10 @@ class FleetView:
         #: Fleet version up to which the snapshot has every change.
         self.version = 0
         self.tau: dict[str, float] = {str(k): v for k, v in INITIAL_TAU.items()}
-        #: Seconds of the families that have enough samples, by `type:family`; oldest change first.
-        self._families: dict[str, float] = {}
+        self._types: dict[str, Learned] = {}
+        self._shares: dict[str, Learned] = {}
+        #: What is known of the families that have enough samples, by `type:family`; oldest change first.
+        self._families: dict[str, Learned] = {}
         self._families_version = 0
         #: The parameters in force; the defaults until some were published.
         self.parameters: GAParams = GAParams()
@@ -87,7 +90,8 @@ class FleetView:
                 self._take_families(news.families)
                 if self.apply(news.changes) < _ROWS and len(news.families) < _ROWS:
                     break
-            self.tau.update(news.tau)
+            self.tau.update({kind: known.tau for kind, known in news.types.items()})
+            self._types, self._shares = news.types, news.shares
             if due:
                 self._parameters_read = started
                 if news.parameters and news.parameters_version != known:
@@ -108,20 +112,24 @@ class FleetView:
         self._families.clear()
         self.version = self._families_version = 0
 
-    def tau_of(self, task_type: str, family: str | None) -> float:
-        """Expected runtime, s: the family's where it has enough samples, else the type's (spec section 2)."""
-        if family is not None:
-            finer = self._families.get(f"{task_type}:{family}")
-            if finer is not None:
-                return finer
-        return self.tau[task_type]
+    def tau_of(self, task_type: str, family: str | None, window_s: float = inf) -> float:
+        """Expected runtime, s: the family's where it has enough samples, else the type's (spec section 2).
+
+        With `window_s`, the time from arrival to deadline: what that foretells, where it has been seen to say more.
+        """
+        known = self._types.get(task_type) if family is None else self._families.get(f"{task_type}:{family}")
+        if known is None:
+            known = self._types.get(task_type)
+        if known is None:
+            return self.tau[task_type]
+        return expected_runtime(known, self._shares.get(task_type), window_s)
 
     def _take_families(self, changed: Sequence[tuple[int, str, Learned]]) -> None:
         for version, name, known in changed:
             self._families_version = version
             self._families.pop(name, None)
             if known.samples >= self._family_after:
-                self._families[name] = known.tau
+                self._families[name] = known
         # Redis forgets the families that were learned longest ago, and tells nobody.
         while len(self._families) > self._max_families:
             del self._families[next(iter(self._families))]

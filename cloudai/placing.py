@@ -11,7 +11,6 @@ from cloudai.fleet_view import MAX_AGE_S, FleetView
 from cloudai.scheduling.deadlines import sla_seconds
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
-from cloudai.scheduling.formula import most_runtime
 from cloudai.scheduling.pipeline import Placer
 from cloudai.scheduling.policies import GuardState
 from cloudai.scheduling.requests import TaskRequest
@@ -97,11 +96,11 @@ class Placing:
         return parameters.base.get(kind, 1.0) * fastest
 
     def tau(self, request: TaskRequest, window_s: float = inf) -> float:
-        """Expected runtime, s: the family's or the type's (spec section 2), at most the user's own limit and what the
-        time from arrival to deadline, `window_s`, leaves room for.
+        """Expected runtime, s: the family's or the type's (spec section 2), or what the time from arrival to deadline,
+        `window_s`, has been seen to foretell better; at most the user's own limit.
         """
-        tau = self._view.tau_of(request.task_type, request.family)
-        return min(tau, most_runtime(inf if request.limit_s is None else request.limit_s, window_s))
+        tau = self._view.tau_of(request.task_type, request.family, window_s)
+        return tau if request.limit_s is None else min(tau, request.limit_s)
 
     def sla_s(self, request: TaskRequest, tau: float) -> float:
         """Time from arrival to deadline, seconds: k * tau (spec section 3)."""

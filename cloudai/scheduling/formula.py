@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cloudai.scheduling.deadlines import MULTIPLIER_MIN
 from cloudai.scheduling.units import MILLI
 
 #: A number, or an array of them with one entry a node.
@@ -97,13 +96,10 @@ def take_devices(free: Any, gpu_milli: int, holders: Any, holder: int) -> int:
     return -1
 
 
-def most_runtime(limit_s: float, window_s: float) -> float:
-    """What a prediction of a task's runtime is at most, s.
-
-    `limit_s`: its own limit (inf: none); `window_s`: from its arrival to its deadline. Who sets a deadline leaves at
-    least 1.5 times the runtime, the least multiplier of spec section 3; a deadline that follows from tau never binds.
-    """
-    return min(limit_s, window_s / MULTIPLIER_MIN) if window_s > 0 else limit_s
+def learned_variance(learning_rate: float, runtime: float, tau: float, variance: float) -> float:
+    """Running variance of the runtime around tau, `tau` as it was before (spec section 2)."""
+    d = runtime - tau
+    return (1.0 - learning_rate) * (variance + learning_rate * d * d)
 
 
 def learned_tau(learning_rate: float, runtime: float, tau: float) -> float:

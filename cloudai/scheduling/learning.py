@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 #: Bounds of tau, and of what a sample counts as at most and at least (s).
 TAU_MIN_S = 0.001
@@ -17,6 +17,10 @@ TAU_MAX_S = 1e6
 ALIKE = 0.1
 #: An adaptive rate goes down to this part of the given one.
 LEAST_RATE = 0.25
+#: Completions after which the time that tasks are given may foretell their runtimes.
+SHARE_AFTER = 30
+#: It does so where its relative variance is at most this part of tau's.
+SHARE_VARIANCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,28 @@ def learn(known: Learned, sample_s: float, rule: LearningRule, rate: float, *, f
     tau = rate * x + (1 - rate) * known.tau
     variance = (1 - rate) * (known.variance + rate * d * d)
     return Learned(min(max(tau, TAU_MIN_S), TAU_MAX_S), variance, known.samples + 1, run, known.rejected)
+
+
+def foretells(share: float, share_variance: float, share_samples: float, tau: float, variance: float) -> bool:
+    """Whether the time from arrival to deadline foretells the runtimes of a type better than tau does.
+
+    `share`, `share_variance`, `share_samples`: what was learned of runtime over that time; `tau`, `variance`: of the
+    runtime. Decided by the relative variance, so by what completions have shown. Plain arithmetic, for numbers.
+    """
+    return share_samples >= SHARE_AFTER and share_variance * (tau * tau) < SHARE_VARIANCE * variance * (share * share)
+
+
+def expected_runtime(known: Learned, share: Learned | None, window_s: float) -> float:
+    """Expected runtime of a task, s: tau, unless the time that it is given (`window_s`, arrival to deadline) says more.
+
+    `share` is what was learned of runtime over that time for the task's type. Where deadlines follow from tau they say
+    no more than tau, so tau counts; where people set them for each job they may say much more than a mean over all.
+    """
+    if share is None or not 0 < window_s < inf:
+        return known.tau
+    if foretells(share.tau, share.variance, share.samples, known.tau, known.variance):
+        return share.tau * window_s
+    return known.tau
 
 
 def first(sample_s: float) -> Learned:

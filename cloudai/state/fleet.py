@@ -21,7 +21,7 @@ from cloudai.names import Keys
 from cloudai.scheduling.learning import Learned
 from cloudai.scheduling.nodes import NodeState
 from cloudai.state.scripts import Scripts
-from cloudai.state.tau import read_learned, read_types
+from cloudai.state.tau import read_learned, read_shares, read_types
 
 #: Node states.
 UP = "up"
@@ -88,8 +88,10 @@ class Refresh:
     #: Version of the fleet; below the caller's own, Redis has lost its data.
     version: int
     changes: str
-    #: Seconds by task type.
-    tau: dict[str, float]
+    #: What is known of the runtime of each task type that has learned.
+    types: dict[str, Learned]
+    #: Of runtime over the time from arrival to deadline, by task type.
+    shares: dict[str, Learned]
     #: Families whose runtime has changed: version of the change, `type:family`, what is known; oldest change first.
     families: list[tuple[int, str, Learned]]
     parameters_version: int
@@ -221,7 +223,8 @@ class Fleet:
             now=float(now),
             version=int(fleet_version),
             changes=changes.decode(),
-            tau={kind: known.tau for kind, known in read_types(tau).items()},
+            types=read_types(tau),
+            shares=read_shares(tau),
             families=[_read_family(row.decode()) for row in families],
             parameters_version=int(version),
             parameters=text.decode(),

@@ -19,6 +19,8 @@ from cloudai.scheduling.learning import TAU_MAX_S, TAU_MIN_S, Learned
 from cloudai.scheduling.task_types import INITIAL_TAU, validate_task_type
 from cloudai.state.scripts import Scripts
 
+#: What the field of a type's share ends with, in the hash of types.
+_SHARE = ":share"
 #: Families that `families` reads in one round trip.
 _PAGE = 1000
 
@@ -92,6 +94,15 @@ def read_learned(text: str) -> Learned:
         return Learned(float(tau))
     variance, samples, run, rejected = rest
     return Learned(float(tau), float(variance), int(samples), int(run), int(rejected))
+
+
+def read_shares(pairs: Sequence[bytes]) -> dict[str, Learned]:
+    """Of the hash of types: runtime over the time from arrival to deadline, by task type."""
+    return {
+        kind.decode().removesuffix(_SHARE): read_learned(value.decode())
+        for kind, value in zip(pairs[::2], pairs[1::2], strict=True)
+        if kind.endswith(_SHARE.encode())
+    }
 
 
 def read_types(pairs: Sequence[bytes]) -> dict[str, Learned]:

@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer
 
 import cloudai_workers.revocation  # noqa: F401 - registers the command
 from cloudai.names import HEADER
+from cloudai_workers import node as node_module
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,15 @@ class NodeConsumer(Consumer):
                 self.on_invalid_task(None, message, error)
 
         return on_task_received
+
+    def cancel_active_requests(self) -> None:
+        """Celery's, at a cold shutdown, from the signal's handler and before Celery's signal of it: what is given back
+        now must not come here again.
+        """
+        node = node_module.current()
+        if node is not None:
+            node.shutting_down()
+        super().cancel_active_requests()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """As Celery's; the attempt ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudai.scheduling import dispatch_order, formula
+from cloudai.scheduling import dispatch_order, formula, learning
 
 from .compiled import compiled
 
@@ -14,6 +14,8 @@ placement_offset = compiled(formula.placement_offset)
 reserved_share = compiled(formula.reserved_share)
 take_devices = compiled(formula.take_devices)
 learned_tau = compiled(formula.learned_tau)
+learned_variance = compiled(formula.learned_variance)
+foretells = compiled(learning.foretells)
 affinity_score = compiled(formula.affinity_score)
 penalty_score = compiled(formula.penalty_score)
 can_make_it = compiled(dispatch_order.can_make_it)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import exp, log
 
 from .compiled import compiled
-from .formulas import affinity_score, learned_tau, placement_offset
+from .formulas import affinity_score, foretells, learned_tau, learned_variance, placement_offset
 from .world import World
 
 #: Samples of a family from which its own tau is used.
@@ -24,11 +24,18 @@ _SETTLING = 5
 
 @compiled
 def tau_of(i: int, S: World) -> float:
-    """Expected runtime of task i on a reference node, s: its family's tau, else its type's, at most what it may be."""
-    family = S.tasks[i].family
-    tau = S.kinds[S.tasks[i].kind].tau
+    """Expected runtime of task i on a reference node, s: its family's tau, else its type's, or what its window
+    foretells better; at most the user's own limit.
+    """
+    family, c = S.tasks[i].family, S.tasks[i].kind
+    tau, variance = S.kinds[c].tau, S.kinds[c].variance
     if family >= 0 and S.families[family].count >= FAMILY_LEAST:
-        tau = S.families[family].tau
+        tau, variance = S.families[family].tau, S.families[family].variance
+    window = S.tasks[i].deadline - S.tasks[i].arrival
+    if window > 0 and foretells(
+        S.kinds[c].share, S.kinds[c].share_variance, S.kinds[c].share_count, tau, variance
+    ):
+        tau = S.kinds[c].share * window
     return float(min(tau, S.tasks[i].limit))
 
 
@@ -49,8 +56,16 @@ def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
     """Take in the completion of task i on node j after `runtime` seconds of work."""
     c = S.tasks[i].kind
     window = S.tasks[i].deadline - S.tasks[i].arrival
+    expected = tau_of(i, S)
     sample = runtime / S.pairs[c, j].speed
-    S.kinds[c].tau = learned_tau(S.state[0].learning_rate, sample, S.kinds[c].tau)
+    rate = S.state[0].learning_rate
+    S.kinds[c].variance = learned_variance(rate, sample, S.kinds[c].tau, S.kinds[c].variance)
+    S.kinds[c].tau = learned_tau(rate, sample, S.kinds[c].tau)
+    if window > 0:
+        share, share_rate = sample / window, max(rate, 1.0 / (S.kinds[c].share_count + 1))
+        S.kinds[c].share_variance = learned_variance(share_rate, share, S.kinds[c].share, S.kinds[c].share_variance)
+        S.kinds[c].share = learned_tau(share_rate, share, S.kinds[c].share)
+        S.kinds[c].share_count += 1
     S.kinds[c].tau_count += 1
     family = S.tasks[i].family
     if family >= 0:
@@ -58,12 +73,14 @@ def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
         if count == 0:
             S.families[family].tau = sample
         else:
-            S.families[family].tau = learned_tau(
-                max(S.state[0].learning_rate, 1.0 / (count + 1)), sample, S.families[family].tau
+            rate = max(rate, 1.0 / (count + 1))
+            S.families[family].variance = learned_variance(
+                rate, sample, S.families[family].tau, S.families[family].variance
             )
+            S.families[family].tau = learned_tau(rate, sample, S.families[family].tau)
         S.families[family].count = count + 1
     if S.state[0].learn_speed:
-        _learn_speed(c, j, log(runtime / window if window > 0 else runtime / tau_of(i, S)), missed, S)
+        _learn_speed(c, j, log(runtime / expected), missed, S)
 
 
 @compiled

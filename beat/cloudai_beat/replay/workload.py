@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudai.scheduling.formula import most_runtime
 from cloudai.scheduling.task_types import TASK_TYPES
 from cloudai.scheduling.units import MILLI
 
@@ -100,12 +99,6 @@ class Workload:
     def families(self) -> int:
         """Number of families: the highest label and one."""
         return int(self.family.max(initial=-1)) + 1
-
-    @cached_property
-    def most_runtime(self) -> Floats:
-        """What a prediction of each task is at most, s: its limit, and what its deadline leaves room for."""
-        windows = (self.deadline - self.arrival).tolist()
-        return np.array([most_runtime(*task) for task in zip(self.limit.tolist(), windows, strict=True)])
 
     @cached_property
     def shapes(self) -> Shapes:

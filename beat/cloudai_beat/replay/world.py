@@ -49,8 +49,10 @@ NODE = _record(
 PAIR = _record("speed prior offset factor affinity count sum missed", "")
 #: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
 #: tau).
-KIND = _record("tau base best_speed cpu_use count sum square missed", "tau_count")
-FAMILY = _record("tau", "count")
+KIND = _record(
+    "tau variance share share_variance base best_speed cpu_use count sum square missed", "tau_count share_count"
+)
+FAMILY = _record("tau variance", "count")
 #: A shape of request: its first place, a task of it; how many wait, bounds of their places, where it stands in the list
 #: of shapes that have any (-1: not there), the dispatch in which it was last found not to fit, and a place before
 #: which no deadline is ahead.
@@ -143,7 +145,7 @@ def _filled(record: np.dtype[Any], shape: int | tuple[int, ...], /, **values: An
 
 def _tasks(w: Workload, environment: Environment) -> Records:
     return _filled(
-        TASK, len(w), arrival=w.arrival, deadline=w.deadline, limit=w.most_runtime, runtime=w.runtime,
+        TASK, len(w), arrival=w.arrival, deadline=w.deadline, limit=w.limit, runtime=w.runtime,
         noise=environment.noise, start=np.nan, finish=np.inf, cpu=w.cpu_milli, memory=w.memory_kib, gpu=w.gpu_milli,
         storage=w.storage_kib, constraint=w.constraint, kind=w.task_type, family=w.family, shape=w.shapes.of_task,
         place=w.shapes.place, node=-1, hold=-1, queue_next=-1, run_next=-1, run_previous=-1,

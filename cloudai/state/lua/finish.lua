@@ -55,8 +55,8 @@ local function finish(report)
     if kind and runtime and runtime > 0 and runtime < math.huge then
       local sample = runtime / (tonumber(redis.call('HGET', P .. 'speed', v[5] .. ':' .. v[3])) or 1)
       count_prediction(v[5], runtime, tonumber(v[12] or ''))
-      local known = redis.call('HGET', P .. 'tau', v[5])
-      local s = known and read_learned(known)
+      local known = redis.call('HMGET', P .. 'tau', v[5], v[5] .. ':share')
+      local s = known[1] and read_learned(known[1])
                 or {tau = kind[2], variance = 0, samples = 0, run = 0, rejected = 0}
       old_tau = string.format('%.9g', s.tau)
       if learn(s, sample, rule, kind[1], false) then
@@ -66,7 +66,16 @@ local function finish(report)
         verdict = 'outlier'
         count('tau_outliers')
       end
-      redis.call('HSET', P .. 'tau', v[5], learned_text(s))
+      -- Beside it, the runtime as a share of the time from arrival to deadline, which may foretell it better.
+      local window = (tonumber(v[6]) or 0) - (tonumber(v[7]) or 0)
+      if window > 0 and window < math.huge then
+        local share = known[2] and read_learned(known[2])
+                      or {tau = sample / window, variance = 0, samples = 0, run = 0, rejected = 0}
+        learn(share, sample / window, rule, kind[1], true)
+        redis.call('HSET', P .. 'tau', v[5], learned_text(s), v[5] .. ':share', learned_text(share))
+      else
+        redis.call('HSET', P .. 'tau', v[5], learned_text(s))
+      end
       if v[14] and v[14] ~= '' then
         of_family = string.format('%.9g', learn_family(v[5] .. ':' .. v[14], sample, rule, kind[1]).tau)
       end

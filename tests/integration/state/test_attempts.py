@@ -126,7 +126,8 @@ def test_tau_learns_once_from_a_success(lab: Lab) -> None:
     assert (result.tau_old, result.tau_new) == (5.0, 6.0)
     assert lab.tau.read()["cpu-light"] == 6.0
     assert lab.tau.samples()["cpu-light"] == 1
-    assert lab.fleet.refresh(0, 10, 0).tau == {"cpu-light": 6.0}
+    known = lab.fleet.refresh(0, 10, 0)
+    assert {kind: learned.tau for kind, learned in known.types.items()} == {"cpu-light": 6.0}
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "timed_out", "expired"])

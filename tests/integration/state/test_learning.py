@@ -122,9 +122,8 @@ def test_a_family_has_its_own_runtime_once_it_has_enough_samples(redis_url: str)
     assert tau(replace(request, task_type="mixed")) == 10.0
     assert tau(replace(request, limit_s=30.0)) == 30.0
     assert placing.tau(replace(request, limit_s=30.0)) == 30.0
-    # Who sets a deadline leaves at least 1.5 times the runtime.
-    assert placing.tau(request, window_s=30.0) == 20.0
-    assert placing.tau(request, window_s=-1.0) == pytest.approx(150.0)
+    # What time a task is given says nothing before that has been seen.
+    assert placing.tau(request, window_s=30.0) == pytest.approx(150.0)
     lab.client.close()
 
 
@@ -145,7 +144,7 @@ def test_what_an_earlier_release_kept_is_read(redis_url: str) -> None:
     assert lab.tau.learned()["cpu-light"] == Learned(7.5)
     learned(lab, "t", 10.0)
     assert lab.tau.read()["cpu-light"] == pytest.approx(8.0)
-    assert lab.deployment.fleet.refresh(0, 10, 0).tau == {"cpu-light": pytest.approx(8.0)}
+    assert lab.deployment.fleet.refresh(0, 10, 0).types["cpu-light"].tau == pytest.approx(8.0)
     lab.client.close()
 
 
@@ -154,4 +153,41 @@ def test_a_value_set_by_hand_is_learned_anew_from(redis_url: str) -> None:
     learned(lab, "t", 10.0)
     lab.tau.set("cpu-light", 50.0)
     assert lab.tau.learned()["cpu-light"] == Learned(50.0)
+    lab.client.close()
+
+
+def test_deadlines_foretell_runtimes_once_they_have_been_seen_to(redis_url: str) -> None:
+    """Runtimes differ a hundredfold, and about twice as long is allowed each: then that time says more than tau."""
+    lab = lab_with(redis_url)
+    lab.join("node")
+    placing: Placing = lab.deployment.placing
+    request = parse_request({"cpu": 1}, now=0.0, defaults=RequestDefaults())
+
+    def foretold(window_s: float) -> float:
+        lab.deployment.view.refresh()
+        return placing.tau(request, window_s=window_s)
+
+    for number in range(40):
+        runtime = 1.0 if number % 2 else 100.0
+        allowed = runtime * (1.9, 2.0, 2.1)[number % 3]
+        claim = lab.run(f"t{number}", "node", deadline=lab.now() + allowed)
+        lab.finish(claim, runtime_s=runtime)
+        if number == 20:
+            assert foretold(200.0) == lab.tau.read()["cpu-light"]
+    assert foretold(200.0) == pytest.approx(100.0, rel=0.1)
+    assert foretold(2.0) == pytest.approx(1.0, rel=0.1)
+    assert placing.tau(request) == lab.tau.read()["cpu-light"]
+    assert lab.tau.read().keys() == lab.tau.samples().keys()
+    lab.tau.set("cpu-light", 7.0)
+    assert foretold(200.0) == 7.0
+    lab.client.close()
+
+
+def test_deadlines_that_follow_from_tau_do_not_count(redis_url: str) -> None:
+    lab = lab_with(redis_url)
+    lab.join("node")
+    for number in range(60):
+        lab.finish(lab.run(f"t{number}", "node", sla_s=10.0), runtime_s=1.0 if number % 2 else 100.0)
+    lab.deployment.view.refresh()
+    assert lab.deployment.view.tau_of("cpu-light", None, 10.0) == lab.tau.read()["cpu-light"]
     lab.client.close()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cloudai.scheduling.dispatch_order import Waiting, dispatch_order
-from cloudai.scheduling.formula import most_runtime
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.pipeline import Placer
@@ -56,7 +55,7 @@ class Live:
 
     def tau(self, task: Waiting) -> float:
         limit = inf if task.request.limit_s is None else task.request.limit_s
-        return min(INITIAL_TAU[task.request.task_type], most_runtime(limit, task.deadline - task.waiting_since))
+        return min(INITIAL_TAU[task.request.task_type], limit)
 
     def context(self, now: float, tau: float, slack_s: float) -> Context:
         return Context(snapshot=self.snapshot, parameters=self.params, tau=tau, slack_s=slack_s, now=now)

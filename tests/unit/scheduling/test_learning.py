@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from cloudai.scheduling.learning import Learned, LearningRule, first, is_sample, learn
+from cloudai.scheduling.learning import Learned, LearningRule, expected_runtime, first, is_sample, learn
 
 RULE = LearningRule()
 
@@ -102,3 +102,28 @@ def test_each_type_may_have_its_own_rate() -> None:
                                                  (float("inf"), False)])  # fmt: skip
 def test_a_sample_is_finite_and_positive(runtime: float, usable: bool) -> None:
     assert is_sample(runtime) is usable
+
+
+VARIED = Learned(50.0, variance=2500.0, samples=100)
+HALF = Learned(0.5, variance=0.0025, samples=100)
+
+
+@pytest.mark.parametrize(
+    ("known", "share", "window", "expected"),
+    [
+        (VARIED, HALF, 20.0, 10.0),
+        (VARIED, None, 20.0, 50.0),
+        (VARIED, HALF, float("inf"), 50.0),
+        (VARIED, HALF, -1.0, 50.0),
+        (VARIED, Learned(0.5, variance=0.0025, samples=29), 20.0, 50.0),
+        # As varied as the runtimes themselves: it says no more than they do.
+        (VARIED, Learned(0.5, variance=0.25, samples=100), 20.0, 50.0),
+        (Learned(50.0, variance=1.0, samples=100), HALF, 20.0, 50.0),
+        # Nothing is known of the spread.
+        (Learned(50.0), HALF, 20.0, 50.0),
+    ],
+)
+def test_the_time_allowed_counts_where_it_says_more(
+    known: Learned, share: Learned | None, window: float, expected: float
+) -> None:
+    assert expected_runtime(known, share, window) == expected
