@@ -57,6 +57,7 @@ class ContainerTask(CloudAITask):
         ContainerSpec.from_kwargs(
             kwargs,
             volumes_allowlist=settings.node.volumes_allowlist,
+            stores_allowlist=settings.node.stores_allowlist,
             networks_allowlist=settings.node.networks_allowlist,
             images_allowlist=settings.node.images_allowlist,
             images_pinned=settings.node.images_pinned,

@@ -56,6 +56,12 @@ _MOST_JOBS = 100_000
 @click.option(
     "--volume", "volumes", metavar="HOST:BIND[:rw]", multiple=True, help="Folder of the node to mount."
 )
+@click.option(
+    "--input", "inputs", metavar="PATH=URL", multiple=True, help="Folder to fetch to PATH in the container."
+)
+@click.option(
+    "--output", "outputs", metavar="PATH=URL", multiple=True, help="Folder PATH in the container to keep at URL."
+)
 @click.option("--network", help="none, bridge, or one that the operator allows.  [default: none]")
 @click.option("--workdir", help="Working directory in the container.")
 @click.option("--pull", metavar="missing|always|never", help="When to fetch the image.  [default: missing]")
@@ -107,6 +113,8 @@ def _container(options: Mapping[str, Any]) -> dict[str, Any]:
         "env": given.pairs(options["env"], "env"),
         "secrets": given.pairs(options["secrets"], "secrets"),
         "volumes": given.volumes(options["volumes"]),
+        "inputs": given.pairs(options["inputs"], "inputs"),
+        "outputs": given.pairs(options["outputs"], "outputs"),
         "network": options["network"],
         "workdir": options["workdir"],
         "pull": options["pull"],

@@ -7,6 +7,8 @@
         ├── TimeLimitReached      it ran longer than its timeout
         ├── CommandNotFound       the command is not in the image
         ├── ImageNotFound         no such image
+        ├── InputsNotFetched  what it was to be given could not be had
+        ├── OutputsNotKept    it succeeded, but what it left could not be kept
         ├── PullDenied            the registry did not let this node have the image
         ├── Refused               this node's operator does not allow what was asked
         ├── EngineUnavailable     the container engine did not answer, or could not run it
@@ -99,6 +101,18 @@ class ImageNotFound(ContainerError):
     """The image does not exist where this node looks for it."""
 
     advice = "Check the image's name and tag; with pull='never' it must be on the node already."
+
+
+class InputsNotFetched(ContainerError):
+    """The job did not start, because an input could not be fetched."""
+
+    advice = "Check that the URL is there and that this node can read it; the job can then be submitted again."
+
+
+class OutputsNotKept(ContainerError):
+    """The job succeeded, but an output could not be kept, so it counts as failed."""
+
+    advice = "Check that this node can write to the URL, and what the job leaves; then submit it again."
 
 
 class PullDenied(ContainerError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -39,6 +39,8 @@ class ContainerResult:
     container_id: str
     #: Name of the runner: "docker" or "process".
     runner: str
+    #: Where its outputs are kept, as path in the container -> URL.
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -52,4 +54,5 @@ class ContainerResult:
             KeyError: a key is missing.
 
         """
-        return cls(**{field.name: record[field.name] for field in fields(cls)})
+        known = (f for f in fields(cls) if f.name in record or f.default_factory is MISSING)
+        return cls(**{f.name: record[f.name] for f in known})

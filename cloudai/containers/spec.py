@@ -33,6 +33,7 @@ _IMAGE = re.compile(
 )
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_STORE_URL = re.compile(r"(?:file://|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[^/\s%?#\\]+)+)/?")
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+", re.DOTALL)
 
 
@@ -66,6 +67,10 @@ class ContainerSpec:
     user: str | None
     #: Folders of the node to mount.
     volumes: tuple[Volume, ...]
+    #: Folders that are fetched before it starts, as (path in the container, URL), sorted by path.
+    inputs: tuple[tuple[str, str], ...]
+    #: Folders that are kept once it has succeeded, as (path in the container, URL), sorted by path.
+    outputs: tuple[tuple[str, str], ...]
     #: "none", "bridge" or a network that the operator allows.
     network: str
     #: Longest run in seconds, pauses not counted; None is without limit.
@@ -84,6 +89,10 @@ class ContainerSpec:
             kwargs["secrets"] = dict(self.secrets)
         if self.volumes:
             kwargs["volumes"] = {v.host: {"bind": v.bind, "mode": v.mode} for v in self.volumes}
+        if self.inputs:
+            kwargs["inputs"] = dict(self.inputs)
+        if self.outputs:
+            kwargs["outputs"] = dict(self.outputs)
         for name, default in (("workdir", None), ("user", None), ("timeout", None)):
             if getattr(self, name) is not default:
                 kwargs[name] = getattr(self, name)
@@ -99,6 +108,7 @@ class ContainerSpec:
         kwargs: Mapping[str, Any],
         *,
         volumes_allowlist: Sequence[str] = (),
+        stores_allowlist: Sequence[str] = (),
         networks_allowlist: Sequence[str] = (),
         images_allowlist: Sequence[str] = (),
         images_pinned: bool = False,
@@ -118,6 +128,7 @@ class ContainerSpec:
         return validate_container(
             **kwargs,
             volumes_allowlist=volumes_allowlist,
+            stores_allowlist=stores_allowlist,
             networks_allowlist=networks_allowlist,
             images_allowlist=images_allowlist,
             images_pinned=images_pinned,
@@ -133,6 +144,8 @@ _ARGUMENTS = (
     "workdir",
     "user",
     "volumes",
+    "inputs",
+    "outputs",
     "network",
     "timeout",
     "pull",
@@ -148,10 +161,13 @@ def validate_container(
     workdir: str | None = None,
     user: str | None = None,
     volumes: Mapping[str, Mapping[str, str]] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
     network: str = "none",
     timeout: float | None = None,
     pull: str = "missing",
     volumes_allowlist: Sequence[str] = (),
+    stores_allowlist: Sequence[str] = (),
     networks_allowlist: Sequence[str] = (),
     images_allowlist: Sequence[str] = (),
     images_pinned: bool = False,
@@ -167,10 +183,13 @@ def validate_container(
         workdir: absolute path inside the container.
         user: "name", "uid", "name:group" or "uid:gid".
         volumes: {"/on/the/node": {"bind": "/in/the/container", "mode": "ro" or "rw"}}; "ro" if left out.
+        inputs: {"/in/the/container": URL}: the folder at the URL is there, for reading, when the job starts.
+        outputs: {"/in/the/container": URL}: what the job leaves there is kept at the URL once it has succeeded.
         network: "none", "bridge" or one of `networks_allowlist`.
         timeout: seconds, above 0.
         pull: "missing", "always" or "never".
         volumes_allowlist: folders that may be mounted, with all below them; "/folder:ro" for reading only.
+        stores_allowlist: patterns of URLs for `inputs` and `outputs`, such as "file:///srv/cloudai/*".
         networks_allowlist: names of further networks.
         images_allowlist: patterns such as "registry.example.com/team/*"; empty allows every image.
         images_pinned: only images named by their digest may run.
@@ -188,11 +207,14 @@ def validate_container(
         workdir=None if workdir is None else _absolute_path("workdir", workdir),
         user=None if user is None else _user(user),
         volumes=_volumes(volumes, volumes_allowlist),
+        inputs=_stored("inputs", inputs, stores_allowlist),
+        outputs=_stored("outputs", outputs, stores_allowlist),
         network=_network(network, networks_allowlist),
         timeout=None if timeout is None else _timeout(timeout),
         pull=_one_of("pull", pull, PULL_POLICIES),
     )
     _refuse_same_name_twice(spec)
+    _refuse_one_place_twice(spec)
     size = len(json.dumps(spec.to_kwargs(), ensure_ascii=False).encode())
     if size > max_argument_bytes:
         raise InvalidRequest(
@@ -222,6 +244,11 @@ def volume_allowed(path: str, mode: str, allowlist: Iterable[str]) -> bool:
         if inside and (mode == "ro" or not read_only):
             return True
     return False
+
+
+def url_allowed(url: str, allowlist: Iterable[str]) -> bool:
+    """Whether a URL of a store matches one of the operator's patterns; an empty list allows none."""
+    return any(fnmatch.fnmatchcase(url, pattern) for pattern in allowlist)
 
 
 def _shown(value: object) -> str:
@@ -349,6 +376,58 @@ def _volumes(volumes: object, allowlist: Sequence[str]) -> tuple[Volume, ...]:
             raise InvalidRequest("volumes", f"{path} ({mode})", _allowlist_text(allowlist))
         checked.append(Volume(path, bind, mode))
     return tuple(checked)
+
+
+def _stored(field: str, folders: object, allowlist: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    shape = '{"/in/the/container": "file:///folder" or "s3://bucket/prefix"}'
+    if folders is None:
+        return ()
+    if not isinstance(folders, Mapping):
+        raise InvalidRequest(field, _shown(folders), shape)
+    checked: list[tuple[str, str]] = []
+    for given, url in folders.items():
+        path = _absolute_path(field, given)
+        if path == "/" or ".." in given.split("/"):
+            raise InvalidRequest(field, _shown(given), "a folder below / in the container, without '..'")
+        if any(path == other for other, _ in checked):
+            raise InvalidRequest(field, path, "each folder of the container once")
+        checked.append((path, _store_url(f"{field}[{path!r}]", url, allowlist)))
+    return tuple(sorted(checked))
+
+
+def _store_url(field: str, url: object, allowlist: Sequence[str]) -> str:
+    allowed = "file:///folder or s3://bucket/prefix, without blanks, '%', '?', '#' and '..'"
+    text = _text(field, url, allowed)
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        # A key and its secret, perhaps: never show it.
+        raise InvalidRequest(field, "a URL with '@' in front of its path", f"{allowed}; credentials are the node's own")
+    found = _STORE_URL.fullmatch(text)
+    if not found or not text.isprintable() or {".", ".."} & set(found[1].split("/")):
+        raise InvalidRequest(field, _shown(text), allowed)
+    text = text.rstrip("/")
+    if not url_allowed(text, allowlist):
+        listed = f"URLs that match one of {', '.join(allowlist)} (stores_allowlist)"
+        none = "no URL, because the operator's allowlist (stores_allowlist) is empty"
+        raise InvalidRequest(field, text, listed if allowlist else none)
+    return text
+
+
+def _refuse_one_place_twice(spec: ContainerSpec) -> None:
+    """No input or output lies in another, or in a volume; no output is kept within another."""
+    ours = [(f"{field}[{path!r}]", path) for field in ("inputs", "outputs") for path, _ in getattr(spec, field)]
+    binds = [(f"volumes[{volume.host!r}].bind", volume.bind) for volume in spec.volumes]
+    _refuse_nested(ours, [*ours, *binds])
+    kept = [(f"outputs[{path!r}]", url) for path, url in spec.outputs]
+    _refuse_nested(kept, kept)
+
+
+def _refuse_nested(places: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> None:
+    for field, place in places:
+        for other, theirs in others:
+            if other != field and f"{place}/".startswith(f"{theirs}/"):
+                raise InvalidRequest(field, place, f"a place of its own, not that of {other} or below it")
+            if other != field and f"{theirs}/".startswith(f"{place}/"):
+                raise InvalidRequest(other, theirs, f"a place of its own, not that of {field} or below it")
 
 
 def _allowlist_text(allowlist: Sequence[str]) -> str:

@@ -286,6 +286,10 @@ class NodeSettings(Section):
         "", description="The engine's address. Empty: DOCKER_HOST, else the engine's default socket."
     )
     volumes_allowlist: TextList = Field((), description="Host folders that a job may mount. Empty: none.")
+    stores_allowlist: TextList = Field(
+        (),
+        description='URLs of jobs\' inputs and outputs, such as "file:///srv/cloudai/*" or "s3://team-*". Empty: none.',
+    )
     networks_allowlist: TextList = Field(
         (), description="Docker networks that a job may join, besides `none` and `bridge`."
     )

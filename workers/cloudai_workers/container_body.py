@@ -60,6 +60,7 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
         spec = ContainerSpec.from_kwargs(
             kwargs,
             volumes_allowlist=settings.node.volumes_allowlist,
+            stores_allowlist=settings.node.stores_allowlist,
             networks_allowlist=settings.node.networks_allowlist,
             images_allowlist=settings.node.images_allowlist,
             images_pinned=settings.node.images_pinned,

@@ -20,6 +20,7 @@ def make_runner(
     """The runner of `node.runner`, with the operator's allowlists."""
     policy = NodePolicy(
         volumes=tuple(settings.volumes_allowlist),
+        stores=tuple(settings.stores_allowlist),
         networks=tuple(settings.networks_allowlist),
         images=tuple(settings.images_allowlist),
         images_pinned=settings.images_pinned,
@@ -38,5 +39,5 @@ def make_runner(
         )  # fmt: skip
     return DockerRunner(
         node=node, namespace=namespace, url=settings.docker_url, policy=policy, kept_logs=kept, notes=notes,
-        still_ours=still_ours,
+        work_dir=work_dir, still_ours=still_ours,
     )  # fmt: skip

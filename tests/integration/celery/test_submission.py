@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery.beat import Scheduler
 
-from cloudai.errors import DuplicateTask, InvalidRequest, Unplaceable
+from cloudai.cli.task_report import task_report
+from cloudai.errors import ContainerError, DuplicateTask, InvalidRequest, Unplaceable
 from cloudai.scheduling.requests import Resources
 
 from .cluster import Cluster, close
 
+#: A secret that the node has; nobody else may ever see it.
+TOKEN = "correct-horse-battery-staple"
+
 
 @pytest.fixture(scope="module")
 def cluster(bare_cluster: Cluster) -> Cluster:
-    bare_cluster.start("one", "-E", cpu=2, memory="4GiB", labels={"zone": "a"})
+    bare_cluster.environment["JOB_TOKEN"] = TOKEN
+    bare_cluster.start(
+        "one", "-E", cpu=2, memory="4GiB", labels={"zone": "a"}, secrets_allowlist=["env:JOB_*"],
+        log_dir=str(bare_cluster.folder / "kept"),
+    )  # fmt: skip
     bare_cluster.start("plain", "--no-node", "-c", "1", "-Q", "celery,mine")
     return bare_cluster
 
@@ -73,6 +83,8 @@ BAD_CONTAINERS: list[tuple[dict[str, Any], str]] = [
     ({"image": "busybox", "command": ["\ud800"]}, "command"),
     ({"image": "busybox", "env": {"A=B": "c"}}, "env"),
     ({"image": "busybox", "volumes": {"/etc": {"bind": "/x", "mode": "ro"}}}, "volumes"),
+    ({"image": "busybox", "inputs": {"/in": "file:///etc"}}, "inputs"),
+    ({"image": "busybox", "outputs": {"/out": "s3://somebodys/bucket"}}, "outputs"),
     ({"image": "busybox", "timeout": -1}, "timeout"),
     ({"image": "busybox", "gpus": 1}, "gpus"),
 ]
@@ -287,6 +299,41 @@ def test_environment_values_are_shown_nowhere(cluster: Cluster) -> None:
         assert secret not in place
     result.revoke(terminate=True)
     cluster.until_state(result.id, "cancelled")
+
+
+def test_the_value_of_a_secret_is_nowhere(cluster: Cluster) -> None:
+    script = f'[ "${{#TOKEN}}" = {len(TOKEN)} ] && echo it has one; exit $LEAVES'
+    results = [
+        cluster.app.send_task(
+            "cloudai.run_container",
+            kwargs={
+                "image": "busybox", "command": ["sh", "-c", script], "env": {"LEAVES": code},
+                "secrets": {"TOKEN": reference},
+            },
+        )
+        for code, reference in (("0", "env:JOB_TOKEN"), ("3", "env:JOB_TOKEN"), ("0", "env:JOBS_HEARD"))
+    ]  # fmt: skip
+    assert results[0].get(timeout=60)["stdout_tail"] == "it has one\n"
+    told = [str(results[0].get())]
+    for result, error in zip(results[1:], ("exit code 3", "env:JOBS_HEARD"), strict=True):
+        with pytest.raises(ContainerError, match=error) as failure:
+            result.get(timeout=60)
+        told.append(f"{failure.value} {failure.value.args}")
+    for result in results:
+        ledger = cluster.deployment.ledger
+        message = json.loads(ledger.message(result.id) or "{}")
+        told += [str(cluster.events(result.id)), str(ledger.entry(result.id)), str(message)]
+        told.append(base64.b64decode(message.get("body", "")).decode())
+        told.append(str(task_report(cluster.deployment, result.id)))
+    # What Redis was ever told, the logs of node and worker, the kept output, and what these files are called.
+    files: dict[str, bytes] = {}
+    for path in cluster.folder.rglob("*"):
+        with suppress(OSError):  # a folder, a socket, or gone meanwhile
+            files[str(path)] = path.read_bytes()
+    assert [path for path in files if results[0].id in path]
+    assert [path for path, content in files.items() if results[0].id.encode() in content]
+    assert not [place for place in told if TOKEN in place]
+    assert not [path for path, content in files.items() if TOKEN in path or TOKEN.encode() in content]
 
 
 def test_closing_is_possible_more_than_once(cluster: Cluster) -> None:

@@ -68,5 +68,11 @@ def test_the_tree_is_drawn_whole():
     assert all(f"── {kind.__name__} " in tree.__doc__ for kind in KINDS)
 
 
+def test_a_record_of_before_there_were_outputs_is_read():
+    record = RECORD.to_json()
+    del record["outputs"]
+    assert ContainerResult.from_json(record) == RECORD
+
+
 def test_a_record_of_a_newer_version_is_read():
     assert ContainerResult.from_json({**RECORD.to_json(), "of_the_future": 1}) == RECORD

@@ -119,6 +119,66 @@ def test_volumes_are_normalised_and_read_only_unless_said():
     assert spec.to_kwargs()["volumes"] == {"/data/in": {"bind": "/in", "mode": "ro"}}
 
 
+STORES = ("file:///srv/*", "s3://team-*")
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"/in": "file:///etc"},
+        {"/in": "file:///srv/../etc"},
+        {"/in": "file:///srv/./x"},
+        {"/in": "file:///srv//x"},
+        {"/in": "file://host/srv/x"},
+        {"/in": "file:///"},
+        {"/in": "/srv/x"},
+        {"/in": "http://srv/x"},
+        {"/in": "s3://other/x"},
+        {"/in": "s3://team-a"},
+        {"/in": "s3://team-a/"},
+        {"/in": "s3://team-a/x?versionId=1"},
+        {"/in": "s3://team-a/%2e%2e/x"},
+        {"/in": "s3://team-a/a b"},
+        {"/in": "S3://team-a/x"},
+        {"/in": 7},
+        {"/in": "file:///srv/\0"},
+        {"in": "file:///srv/x"},
+        {"/": "file:///srv/x"},
+        {"/in/../..": "file:///srv/x"},
+        {"/a/../in": "file:///srv/x"},
+        {"/in": "file:///srv/x", "/in/": "file:///srv/y"},
+        {"/in": "file:///srv/x", "/in/deep": "file:///srv/y"},
+        {7: "file:///srv/x"},
+        ["/in"],
+        "/in",
+    ],
+)
+def test_inputs_and_outputs_that_are_refused(field, folders):
+    assert refused(**{field: folders}, stores_allowlist=STORES).field.startswith(field)
+
+
+def test_inputs_and_outputs_each_have_a_place_of_their_own():
+    where = {"inputs": {"/in": "file:///srv/a"}, "outputs": {"/out": "s3://team-x/b/c/"}}
+    spec = validate_container("x", **where, stores_allowlist=STORES)
+    assert spec.to_kwargs()["outputs"] == {"/out": "s3://team-x/b/c"}
+    assert ContainerSpec.from_kwargs(spec.to_kwargs(), stores_allowlist=STORES) == spec
+    allowed = {"stores_allowlist": STORES, "volumes_allowlist": ("/data",)}
+    assert refused(inputs=where["inputs"], outputs={"/in/x": "file:///srv/b"}, **allowed).field == "outputs['/in/x']"
+    assert refused(inputs=where["inputs"], volumes={"/data": {"bind": "/in"}}, **allowed).given == "/in"
+    assert refused(inputs=where["inputs"], volumes={"/data": {"bind": "/in/x"}}, **allowed).given == "/in/x"
+    assert refused(inputs={"/in/x": "file:///srv/a"}, volumes={"/data": {"bind": "/in"}}, **allowed).given == "/in/x"
+    same = refused(outputs={"/a": "file:///srv/a", "/b": "file:///srv/a/b"}, **allowed)
+    assert (same.field, same.given) == ("outputs['/b']", "file:///srv/a/b")
+
+
+def test_what_no_store_allows_and_a_url_with_a_key_in_it():
+    assert "empty" in refused(inputs={"/in": "file:///srv/a"}).allowed
+    assert "file:///srv/*" in refused(inputs={"/in": "file:///opt/a"}, stores_allowlist=STORES).allowed
+    error = refused(inputs={"/in": "s3://key:hunter2@team-a/x"}, stores_allowlist=STORES)
+    assert "hunter2" not in str(error)
+
+
 def test_operators_lists_of_networks_and_images():
     assert validate_container("x", network="lab", networks_allowlist=("lab",)).network == "lab"
     assert refused(image="evil/x", images_allowlist=("team/*",)).field == "image"

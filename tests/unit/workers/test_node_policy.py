@@ -75,3 +75,28 @@ def test_secrets_that_lead_elsewhere_are_refused(tmp_path, reference):
     spec = validate_container("x", secrets={"A": reference.format(folder=folder)})
     with pytest.raises(Refused, match="secret A"):
         admit(spec, NodePolicy(secrets=(f"file:{folder.resolve()}/*", "env:JOB_*")))
+
+
+def test_a_store_is_judged_where_its_links_lead(tmp_path):
+    (tmp_path / "disk2" / "sets").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "srv").symlink_to("disk2")
+    (tmp_path / "disk2" / "out").symlink_to(tmp_path / "private")
+    everything = ("file:///*", "s3://*")
+
+    def asked(url):
+        return validate_container("x", inputs={"/in": url}, stores_allowlist=everything)
+
+    policy = NodePolicy(stores=(f"file://{tmp_path}/srv/*", "s3://team-*"))
+    admitted = admit(asked(f"file://{tmp_path}/srv/sets"), policy)
+    assert admitted.inputs == (("/in", f"file://{(tmp_path / 'disk2' / 'sets').resolve()}"),)
+    assert admit(asked("s3://team-a/x"), policy).inputs == (("/in", "s3://team-a/x"),)
+    with pytest.raises(Refused, match="private"):
+        admit(asked(f"file://{tmp_path}/srv/out"), policy)
+    with pytest.raises(Refused, match="stores_allowlist"):
+        admit(asked("s3://other/x"), policy)
+    with pytest.raises(Refused, match="none"):
+        admit(asked("s3://team-a/x"), NodePolicy())
+    one = NodePolicy(stores=(f"file://{tmp_path}/srv/sets",))
+    assert admit(asked(f"file://{tmp_path}/srv/sets"), one).inputs
+    assert admit(asked("file:///srv"), NodePolicy(stores=("file:///*",))).inputs

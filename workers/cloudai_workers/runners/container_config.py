@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cloudai.containers.spec import Volume
 from cloudai_workers.runners.base import Job
 from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.policy import Admitted
@@ -16,7 +18,12 @@ MIN_CPU_MILLI = 10
 
 
 def container_config(
-    job: Job, admitted: Admitted, namespace: str, engine_cores: int, cgroup_parent: str | None
+    job: Job,
+    admitted: Admitted,
+    namespace: str,
+    engine_cores: int,
+    cgroup_parent: str | None,
+    artefacts: Sequence[Volume] = (),
 ) -> dict[str, Any]:
     """The body of the engine's create call.
 
@@ -27,6 +34,7 @@ def container_config(
         engine_cores: the machine's cores; the engine refuses a higher limit, which a node that declares more
             would ask.
         cgroup_parent: group in which the engine puts the container's own, or None for the engine's choice.
+        artefacts: folders of its inputs and outputs.
 
     """
     reservation, limits = job.reservation, job.limits
@@ -50,7 +58,7 @@ def container_config(
         # Mounts, not Binds: a bind whose host path is missing would be created, as root.
         "Mounts": [
             {"Type": "bind", "Source": v.host, "Target": v.bind, "ReadOnly": v.mode == "ro"}
-            for v in admitted.volumes
+            for v in (*admitted.volumes, *artefacts)
         ],
     }
     if cgroup_parent is not None:

@@ -23,11 +23,12 @@ from cloudai.containers.errors import EngineUnavailable, ImageNotFound, Refused,
 from cloudai.containers.result import ContainerResult
 from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners import cgroups
+from cloudai_workers.runners.artefacts import Artefacts, JobArtefacts
 from cloudai_workers.runners.base import Job, LiveJob, StopHandle, attempt_of, job_name
 from cloudai_workers.runners.container_config import LOG_FILES, container_config
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, create_failure, explanation, is_missing_image
 from cloudai_workers.runners.image_pull import pull_image
-from cloudai_workers.runners.judgement import judged, raise_if_stopped
+from cloudai_workers.runners.judgement import judged, raise_if_stopped, stopped_error
 from cloudai_workers.runners.kept_logs import KeptLogs
 from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.log_frames import STDOUT, frames
@@ -65,6 +66,7 @@ class DockerRunner:
         engine_grace_s: float = 30.0,
         max_connections: int = 64,
         notes: PauseNotes | None = None,
+        work_dir: Path | None = None,
         still_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare a runner; nothing is asked of the engine yet.
@@ -78,6 +80,8 @@ class DockerRunner:
             engine_grace_s: how long a run waits for an engine that went away to come back.
             max_connections: connections kept open to the engine: three for each job at once is enough.
             notes: where it is noted how long jobs were paused, for a later incarnation of the node.
+            work_dir: where jobs' inputs and outputs are while they run, a folder that the engine sees under the same
+                path; a restarted node must be given the same one. None: such jobs are refused.
             still_ours: whether this incarnation still looks after the node's jobs.
 
         """
@@ -95,6 +99,8 @@ class DockerRunner:
         self._engine_cores = 0
         self._job_groups = False
         self._watches: dict[tuple[str, int], Watch] = {}
+        self._artefacts = Artefacts(work_dir, namespace, node)
+        self._with_artefacts: set[str] = set()
 
     # --- the engine
 
@@ -165,18 +171,25 @@ class DockerRunner:
             raise EngineUnavailable(f"{self._where()}: {explanation(error)}") from error
         name = job_name(job.task_id, job.attempt)
         group = cgroups.JobGroup(name) if self._job_groups else None
+        artefacts = self._artefacts.of(name, admitted)
         config = container_config(
-            job, admitted, self._namespace, self._engine_cores, group.path if group else None
-        )
+            job, admitted, self._namespace, self._engine_cores, group.path if group else None,
+            artefacts.mounts() if artefacts else (),
+        )  # fmt: skip
         container: str | None = None
+        self._with_artefacts.add(name)
         try:
             pull_s = 0.0
             container, live = self._adopted(job, name)
             if container is not None:
                 group = self._group_of(container)
+                artefacts = self._artefacts.of(self._first_name(container), admitted)
             else:
+                if artefacts is not None and not self._is_there(name):
+                    artefacts.prepare(job, lambda: raise_if_stopped(control))
                 container, live, pull_s = self._created(job, control, name, config)
-            return self._run_container(job, control, container, live, pull_s, group)
+            result = self._run_container(job, control, container, live, pull_s, group)
+            return result if artefacts is None else self._kept(job, control, artefacts, result)
         except _NoImageError:
             raise ImageNotFound(f"{job.spec.image} vanished after it was pulled") from None
         except APIError as error:
@@ -184,7 +197,33 @@ class DockerRunner:
         except ENGINE_AWAY as error:
             raise EngineUnavailable(explanation(error)) from error
         finally:
-            self._clean_up(name, container, group)
+            self._with_artefacts.discard(name)
+            self._clean_up(name, container, group, artefacts)
+
+    def _kept(
+        self, job: Job, control: StopHandle, artefacts: JobArtefacts, result: ContainerResult
+    ) -> ContainerResult:
+        """Keep the outputs of a job that has succeeded, unless it is stopped meanwhile."""
+
+        def check() -> None:
+            if control.reason is not None:
+                raise stopped_error(control, result)
+
+        return artefacts.keep(job, job_name(job.task_id, job.attempt), result, check)
+
+    def _first_name(self, container: str) -> str:
+        """The name that a container was made under, by which its folders are known: its label stays."""
+        labels = self._client.inspect_container(container)["Config"].get("Labels") or {}
+        if TASK_LABEL not in labels:
+            return container  # it is nobody's job
+        return job_name(labels[TASK_LABEL], int(labels[ATTEMPT_LABEL]))
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._client.inspect_container(name)
+        except NotFound:
+            return False
+        return True
 
     def _adopted(self, job: Job, name: str) -> tuple[str | None, dict[str, Any] | None]:
         """The container that an earlier attempt left, under this attempt's name from now on; None: there is none."""
@@ -383,7 +422,9 @@ class DockerRunner:
                 if error.status_code != 409:  # somebody is removing it already
                     raise
 
-    def _clean_up(self, name: str, container: str | None, group: cgroups.JobGroup | None) -> None:
+    def _clean_up(
+        self, name: str, container: str | None, group: cgroups.JobGroup | None, artefacts: JobArtefacts | None
+    ) -> None:
         if not self._still_ours():
             return
         if self._notes is not None:
@@ -393,6 +434,8 @@ class DockerRunner:
                 self._remove(container)
             except ENGINE_AWAY as error:
                 log.warning("container-not-removed container=%s reason=%s", container, explanation(error))
+        if artefacts is not None:
+            artefacts.remove()
         if group is not None:
             group.remove()
 
@@ -447,8 +490,9 @@ class DockerRunner:
         group = None
         try:
             self._engine()
-            group = self._group_of(name)
+            group, first_name = self._group_of(name), self._first_name(name)
             self._client.remove_container(name, force=True, v=True)
+            self._artefacts.remove(first_name)
         except NotFound:
             return False
         except APIError as error:
@@ -472,7 +516,10 @@ class DockerRunner:
 
     def adopt(self) -> list[LiveJob]:
         """Containers of this node, by their labels; see `Runner.adopt`."""
-        return self._list({})
+        rows = self._rows({})
+        first_names = {job_name(row["Labels"][TASK_LABEL], int(row["Labels"][ATTEMPT_LABEL])) for row in rows}
+        self._artefacts.remove_others(first_names | self._with_artefacts)
+        return _live_jobs(rows)
 
     def close(self) -> None:
         """Close the connections to the engine; see `Runner.close`."""
@@ -482,22 +529,29 @@ class DockerRunner:
                 self._client = None
 
     def _list(self, labels: dict[str, str]) -> list[LiveJob]:
+        return _live_jobs(self._rows(labels))
+
+    def _rows(self, labels: dict[str, str]) -> list[dict[str, Any]]:
         wanted = {NAMESPACE_LABEL: self._namespace, NODE_LABEL: self._node, **labels}
-        rows = self._engine().containers(
+        rows: list[dict[str, Any]] = self._engine().containers(
             all=True, filters={"label": [f"{label}={value}" for label, value in wanted.items()]}
         )
-        return [
-            LiveJob(
-                task_id=row["Labels"][TASK_LABEL],
-                # One that was adopted has the label of its first attempt for ever, and the name of its last.
-                attempt=attempt_of(row["Names"][0]) if row["Names"] else int(row["Labels"][ATTEMPT_LABEL]),
-                node=row["Labels"][NODE_LABEL],
-                running=row["State"] in ("running", "paused"),
-                container_id=row["Id"],
-            )
-            for row in rows
-            if row["State"] not in ("removing", "dead")
-        ]
+        return rows
+
+
+def _live_jobs(rows: list[dict[str, Any]]) -> list[LiveJob]:
+    return [
+        LiveJob(
+            task_id=row["Labels"][TASK_LABEL],
+            # One that was adopted has the label of its first attempt for ever, and the name of its last.
+            attempt=attempt_of(row["Names"][0]) if row["Names"] else int(row["Labels"][ATTEMPT_LABEL]),
+            node=row["Labels"][NODE_LABEL],
+            running=row["State"] in ("running", "paused"),
+            container_id=row["Id"],
+        )
+        for row in rows
+        if row["State"] not in ("removing", "dead")
+    ]
 
 
 class _NoImageError(Exception):

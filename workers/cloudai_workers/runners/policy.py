@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from dataclasses import dataclass
 
 from cloudai.containers.errors import Refused
-from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, is_pinned, volume_allowed
+from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, is_pinned, url_allowed, volume_allowed
 
 #: Largest secret that is read from a file, in bytes.
 MAX_SECRET_BYTES = 64 * 1024
@@ -19,6 +20,8 @@ class NodePolicy:
 
     #: Folders that may be mounted; "/folder:ro" for reading only.
     volumes: tuple[str, ...] = ()
+    #: Patterns of the URLs of inputs and outputs, such as "file:///srv/cloudai/*" or "s3://team-*".
+    stores: tuple[str, ...] = ()
     #: Names of networks beside "none" and "bridge".
     networks: tuple[str, ...] = ()
     #: Image patterns.
@@ -37,6 +40,10 @@ class Admitted:
     volumes: tuple[Volume, ...]
     #: Environment including secrets.
     env: tuple[tuple[str, str], ...]
+    #: Inputs as (path in the container, URL), links in the paths of file:// resolved.
+    inputs: tuple[tuple[str, str], ...] = ()
+    #: Outputs, likewise.
+    outputs: tuple[tuple[str, str], ...] = ()
 
 
 def admit(spec: ContainerSpec, policy: NodePolicy) -> Admitted:
@@ -55,7 +62,34 @@ def admit(spec: ContainerSpec, policy: NodePolicy) -> Admitted:
         raise Refused(f"network {spec.network}: allowed are {', '.join(networks)}")
     volumes = tuple(_resolve_volume(volume, policy) for volume in spec.volumes)
     secrets = tuple((name, _read_secret(name, reference, policy)) for name, reference in spec.secrets)
-    return Admitted(volumes, spec.env + secrets)
+    inputs, outputs = (
+        tuple((path, _resolve_url(f"{field}[{path!r}]", url, policy)) for path, url in folders)
+        for field, folders in (("inputs", spec.inputs), ("outputs", spec.outputs))
+    )
+    return Admitted(volumes, spec.env + secrets, inputs, outputs)
+
+
+def _resolve_url(field: str, url: str, policy: NodePolicy) -> str:
+    # As with volumes: a link in a shared folder leads nowhere that the operator has not allowed.
+    true_url = url
+    if url.startswith("file://"):
+        true_url = f"file://{os.path.realpath(url.removeprefix('file://'))}"
+    if not url_allowed(true_url, [_true_pattern(pattern) for pattern in policy.stores]):
+        led = f", which is {true_url}" if true_url != url else ""
+        raise Refused(f"{field} {url}{led}: allowed are {_listed(policy.stores)} (node.stores_allowlist)")
+    return true_url
+
+
+def _true_pattern(pattern: str) -> str:
+    """The pattern with the links in its folders before the first wildcard resolved."""
+    if not pattern.startswith("file:///"):
+        return pattern
+    path = pattern.removeprefix("file://")
+    plain = re.split(r"[*?[]", path, maxsplit=1)[0]
+    if plain == path:
+        return f"file://{os.path.realpath(path)}"
+    folder = plain.rpartition("/")[0]
+    return f"file://{os.path.realpath(folder).rstrip('/') if folder else ''}{path[len(folder):]}"
 
 
 def _resolve_volume(volume: Volume, policy: NodePolicy) -> Volume:

@@ -146,6 +146,8 @@ class ProcessRunner:
         admitted = admit(job.spec, self._policy)
         if job.spec.volumes:
             raise Refused("volumes: the process runner cannot mount; this node runs jobs without containers")
+        if job.spec.inputs or job.spec.outputs:
+            raise Refused("inputs, outputs: the process runner cannot mount; this node runs jobs without containers")
         if job.spec.user is not None and os.geteuid() != 0:
             raise Refused(f"user {job.spec.user}: only a node that runs as root can change the user")
         if job.spec.command is None:
