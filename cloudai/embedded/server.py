@@ -28,6 +28,9 @@ _LOOK_EVERY_S = 0.02
 #: Starts that are tried when another process takes the free port first.
 _PORT_ATTEMPTS = 5
 
+#: How long a folder that is in use is waited for, seconds.
+_LOCK_WAIT_S = 2.0
+
 _LOG_LINES_SHOWN = 15
 
 
@@ -209,11 +212,17 @@ def _lock(folder: Path, title: str) -> IO[str]:
     import fcntl  # not on Windows, where start() has refused by now
 
     lock = (folder / f"{title}.lock").open("a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise EmbeddedServerError(
-            f"{folder} is in use by another {title} server. Stop that one, or choose another folder."
-        ) from None
-    return lock
+    # What a server that has just ended had forked, to write its file, may still hold it for a moment.
+    end = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < end:
+                time.sleep(_LOOK_EVERY_S)
+                continue
+            lock.close()
+            raise EmbeddedServerError(
+                f"{folder} is in use by another {title} server. Stop that one, or choose another folder."
+            ) from None
+        return lock
