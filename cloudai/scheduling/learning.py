@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite, sqrt
 
+from cloudai.scheduling.formula import learned_tau, learned_variance
+
 #: Bounds of tau, and of what a sample counts as at most and at least (s).
 TAU_MIN_S = 0.001
 TAU_MAX_S = 1e6
@@ -91,8 +93,8 @@ def learn(known: Learned, sample_s: float, rule: LearningRule, rate: float, *, f
         rate = max(rate / (1 + known.variance / (known.tau * known.tau)), LEAST_RATE * rate)
     if from_first:
         rate = max(rate, 1 / (known.samples + 1))
-    tau = rate * x + (1 - rate) * known.tau
-    variance = (1 - rate) * (known.variance + rate * d * d)
+    tau = learned_tau(rate, x, known.tau)
+    variance = learned_variance(rate, x, known.tau, known.variance)
     return Learned(min(max(tau, TAU_MIN_S), TAU_MAX_S), variance, known.samples + 1, run, known.rejected)
 
 
