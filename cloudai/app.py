@@ -312,8 +312,7 @@ class CloudAI(Celery):
 
     def runs_claimed(self) -> bool:
         """Whether the body of a task that went through RTS runs in this thread."""
-        current = self.current_worker_task
-        return current is not None and "attempt" in (getattr(current.request, HEADER, None) or {})
+        return bool(self._claimed())
 
     def _get_backend(self) -> Any:
         """As Celery's; a result that a full Redis refuses is stored later, as one is for which Redis was away."""
