@@ -341,6 +341,20 @@ class OptimiserSettings(Section):
     generations: int = Field(10, ge=1, le=1000, description="Generations of one search.")
     mutation_rate: float = Field(0.1, ge=0, le=1, description="Chance that a gene is changed.")
     crossover_rate: float = Field(0.7, ge=0, le=1, description="Chance that two candidates are crossed.")
+    weight_sla: float = Field(
+        0.55,
+        gt=0,
+        le=1,
+        description="Of the four weights, by which the search judges candidates, that of the share of deadlines met. "
+        "Only their proportions count.",
+    )
+    weight_utilisation: float = Field(
+        0.2, ge=0, le=1, description="Weight of how much of the nodes is used; more is better."
+    )
+    weight_energy: float = Field(0.125, ge=0, le=1, description="Weight of the energy used; less is better.")
+    weight_overload: float = Field(
+        0.125, ge=0, le=1, description="Weight of the load above 1 that nodes bear; less is better."
+    )
     window_h: float = Field(
         24.0, gt=0, le=8760, description="How far back an epoch reads the history, hours."
     )

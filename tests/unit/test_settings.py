@@ -189,6 +189,8 @@ def test_the_ends_of_the_range_are_allowed(k):
         ({"node": {"runner": "podman"}}, '"docker" or "process"'),
         ({"optimiser": {"population_size": 3}}, "a whole number from 4 to 1000"),
         ({"optimiser": {"mongo_url": "localhost"}}, "mongodb://"),
+        ({"optimiser": {"weight_sla": 0}}, "a number more than 0, at most 1"),
+        ({"optimiser": {"weight_energy": -0.1}}, "a number from 0 to 1"),
         ({"optimizer": {"enabled": True}}, "unknown section (did you mean optimiser?)"),
     ],
 )

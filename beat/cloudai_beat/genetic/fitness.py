@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cloudai.settings import OptimiserSettings
 from cloudai_beat.genetic.genes import Floats
 
 #: What broken orderings of the parameters cost (spec section 6: soft constraints), by GeneSpace.disorder.
@@ -15,15 +16,23 @@ DISORDER_COST = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """w1..w4: the operator's, never evolved."""
+    """w1..w4: the operator's (`optimiser.weight_*`), never evolved."""
 
     sla: float = 0.55
     utilisation: float = 0.2
     energy: float = 0.125
     overload: float = 0.125
 
-
-DEFAULT_WEIGHTS = Weights()
+    @classmethod
+    def of(cls, settings: OptimiserSettings) -> Weights:
+        """What the operator has set, scaled so that they add to 1: the least gain that is worth a change does not
+        depend on their size.
+        """
+        s = settings
+        total = s.weight_sla + s.weight_utilisation + s.weight_energy + s.weight_overload
+        return cls(
+            s.weight_sla / total, s.weight_utilisation / total, s.weight_energy / total, s.weight_overload / total
+        )
 
 
 @dataclass(frozen=True, slots=True)

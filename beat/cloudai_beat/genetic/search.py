@@ -13,7 +13,7 @@ from cloudai_beat.columns import columns_of
 from cloudai_beat.genetic.candidates import REPETITIONS, Candidates, Tables, compared, repeated, shortened
 from cloudai_beat.genetic.compiling import COMPILATION
 from cloudai_beat.genetic.evolution import Evolution, GASettings, evolve
-from cloudai_beat.genetic.fitness import DEFAULT_WEIGHTS, Weights
+from cloudai_beat.genetic.fitness import Weights
 from cloudai_beat.genetic.genes import CAP, GeneSpace
 from cloudai_beat.genetic.guard import block_gains, judge
 from cloudai_beat.genetic.past import NothingToReplay, Past, past_of
@@ -38,7 +38,6 @@ _DIGITS = 4
 class GeneticSearch:
     """A Search (searching.py). The same inputs give the same outcome, but for what `budget_s` cuts off."""
 
-    weights: Weights = DEFAULT_WEIGHTS
     cap: float | None = CAP
     budget_s: float = BUDGET_S
     #: how long it waits for the engine to be compiled, s: that is needed once on a machine
@@ -63,13 +62,14 @@ class GeneticSearch:
             inputs.settings.mutation_rate,
             inputs.settings.crossover_rate,
         )
+        weights = Weights.of(inputs.settings)
         cut = int(EARLIER * len(past.case))
         earlier, later = past.case.part(0, cut), past.case.part(cut, len(past.case))
         replays = REPETITIONS * settings.population * settings.generations
         earlier = shortened(earlier, [inputs.refreshed], replays, self.budget_s, LEAST_REPLAYED)
         space = GeneSpace.around(inputs.refreshed, cap=self.cap, theta_factor=inputs.theta_factor)
         tables = tables_of(inputs.history, inputs.workers, inputs.refreshed)
-        candidates = Candidates(repeated(earlier, REPETITIONS, inputs.seed), space, self.weights, tables)
+        candidates = Candidates(repeated(earlier, REPETITIONS, inputs.seed), space, weights, tables)
         found = evolve(candidates, space.start, space.low, space.high, settings, inputs.seed)
         told = _told(len(earlier), len(later), past)
         if found.best_fitness - found.start_fitness < LEAST_GAIN:
@@ -77,7 +77,7 @@ class GeneticSearch:
             return _outcome(found, None, f"{why}, and {LEAST_GAIN:g} is worth a change {told}")
         best = candidates.parameters(found.best)
         judges = repeated(later, REPETITIONS, inputs.seed + 1)
-        verdict = judge(block_gains(compared(judges, inputs.refreshed, best, self.weights)), inputs.seed)
+        verdict = judge(block_gains(compared(judges, inputs.refreshed, best, weights)), inputs.seed)
         if not verdict.better or verdict.gain < LEAST_GAIN:
             reason = (
                 f"the best of {found.evaluations} candidates gains {found.best_fitness - found.start_fitness:+.4f} "

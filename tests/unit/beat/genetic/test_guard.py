@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cloudai.settings import Settings
 from cloudai_beat.genetic.fitness import Terms, Weights, terms
 from cloudai_beat.genetic.guard import block_gains, judge
 
@@ -60,3 +61,9 @@ def test_nothing_replayed_is_no_success() -> None:
     none = empty[0]
     found = terms(missed=[], used=empty, total=empty, energy=none, energy_full=none, overload_s=none, span_s=0)
     assert found.fitness(Weights()) == 0.0
+
+
+def test_the_weights_are_the_operators_and_only_their_proportions_count() -> None:
+    assert Weights.of(Settings().optimiser) == Weights()
+    mine = {"weight_sla": 1, "weight_utilisation": 0, "weight_energy": 0.25, "weight_overload": 0}
+    assert Weights.of(Settings.load(optimiser=mine).optimiser) == Weights(0.8, 0.0, 0.2, 0.0)

@@ -12,7 +12,7 @@ import pytest
 from cloudai.history.records import TaskHistory, WorkerStats
 from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import Settings
-from cloudai_beat.genetic.candidates import compared
+from cloudai_beat.genetic.candidates import REPETITIONS, compared
 from cloudai_beat.genetic.fitness import Weights
 from cloudai_beat.genetic.past import NothingToReplay, past_of
 from cloudai_beat.genetic.search import LEAST_GAIN, GeneticSearch
@@ -82,6 +82,16 @@ def test_bad_genes_are_replaced_by_better_ones_that_hold_on_later_work() -> None
 
 def test_the_same_inputs_find_the_same(busy: History) -> None:
     assert searched(*busy) == searched(*busy)
+
+
+def test_candidates_are_judged_by_the_weights_of_the_operator(busy: History) -> None:
+    history, workers = sorted(busy[0], key=lambda record: record.arrival_time)[:600], busy[1]
+    only = {"weight_utilisation": 0.0, "weight_energy": 0.0, "weight_overload": 0.0}
+    found = searched(history, workers, weight_sla=1.0, **only)
+    assert found == searched(history, workers, weight_sla=0.5, **only)
+    # Nothing but the share of deadlines met: a count of the 360 earlier tasks, three times each.
+    assert found.best_fitness[0] * 360 * REPETITIONS == pytest.approx(round(found.best_fitness[0] * 1080), abs=0.01)
+    assert found.best_fitness != searched(history, workers).best_fitness
 
 
 def test_a_light_load_is_nothing_to_gain_from() -> None:
