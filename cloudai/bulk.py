@@ -29,8 +29,8 @@ from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.reservation import with_reservation
 from cloudai.scheduling.units import MILLI
-from cloudai.state.ledger import Placement, Submission, read_placement
 from cloudai.state.link import pack
+from cloudai.state.submissions import Placement, Submission, read_placement
 from cloudai.submission import kept_fields, placed_by, request_texts
 
 #: Tasks that one decision serves: its candidates are filled in turn, by how much a task adds to the load of each.

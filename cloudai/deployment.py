@@ -22,10 +22,11 @@ from cloudai.state.epochs import Epochs
 from cloudai.state.events import EventStream
 from cloudai.state.fleet import Fleet
 from cloudai.state.full_memory import ANY_COMMAND
-from cloudai.state.ledger import Ledger, Placement, Submission
+from cloudai.state.ledger import Ledger
 from cloudai.state.link import link_of
 from cloudai.state.parameters import ParameterStore
 from cloudai.state.scripts import Scripts
+from cloudai.state.submissions import Placement, Submission
 from cloudai.state.sweep import Sweep
 from cloudai.state.tau import TauTable
 

@@ -22,7 +22,9 @@ from cloudai.scheduling.feasibility import could_ever_hold
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.reservation import with_release, with_reservation
 from cloudai.scheduling.resources import Resources
-from cloudai.state.ledger import Claim, Finish, Ledger, Proposal, Report, WaitingSet
+from cloudai.state.attempts import Claim, Finish, Report
+from cloudai.state.ledger import Ledger
+from cloudai.state.waiting import Proposal, WaitingSet
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from cloudai.names import CONTAINER_TASK, CONTAINERS_LABEL, HEADER, SCHEMA_VERSI
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.request_fields import checked_epoch_seconds
 from cloudai.scheduling.requests import TaskRequest
-from cloudai.state.ledger import Submission
+from cloudai.state.submissions import Submission
 
 if TYPE_CHECKING:
     from cloudai.deployment import Deployment

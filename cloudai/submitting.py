@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai.message_form import FORM_OPTIONS, MessageForm
-from cloudai.state.ledger import Submission
+from cloudai.state.submissions import Submission
 from cloudai.submission import RequestHeader, kept_fields, placed_by, request_texts
 
 #: Celery's own, which names no shadow.

@@ -31,8 +31,8 @@ from cloudai.deployment import Deployment, deployment_of
 from cloudai.errors import DuplicateTask
 from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
+from cloudai.state.attempts import Claim
 from cloudai.state.full_memory import although_full
-from cloudai.state.ledger import Claim
 from cloudai.submission import is_task_id, read_submission
 
 logger = logging.getLogger(__name__)

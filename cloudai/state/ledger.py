@@ -16,8 +16,7 @@ adopts (attempt:attempt that it attaches to).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -26,8 +25,11 @@ from redis import Redis
 from cloudai.names import Keys
 from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.task_types import INITIAL_TAU
+from cloudai.state.attempts import Claim, Finish, Finishes, Report, read_claim, read_finish
 from cloudai.state.decision_times import DecisionTimes
 from cloudai.state.scripts import Scripts
+from cloudai.state.submissions import Placement, Submission, read_placement
+from cloudai.state.waiting import Proposal, WaitingSet, proposal_args, read_look
 
 #: Changed rows of the fleet, and waiting shapes, that one look reads.
 LOOK_ROWS = 1000
@@ -35,185 +37,6 @@ LOOK_SHAPES = 32
 
 #: Compact JSON, made once.
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One message on its way into the ledger."""
-
-    task_id: str
-    #: Same for every delivery of this message; another one for each publication (retry, replace).
-    nonce: str
-    #: 1/1000 core.
-    cpu_milli: int
-    memory_kib: int
-    #: 1/1000 device.
-    gpu_milli: int
-    storage_kib: int
-    #: What matters for placement, as one short string; waiting tasks are grouped by it.
-    shape: str
-    task_type: str
-    #: k * tau, seconds: what the deadline is from arrival, unless it is given.
-    sla_s: float
-    #: Epoch seconds; None: arrival + sla_s.
-    deadline: float | None
-    #: Epoch seconds before which the task must not start; 0: at once.
-    eta: float
-    #: Epoch seconds after which it must not start; 0: never.
-    expires: float
-    #: Celery's priority, 0 first; orders tasks whose deadline falls in the same second.
-    priority: int
-    #: Celery name of the task.
-    name: str
-    retries: int
-    #: The request as JSON, to score a waiting task again.
-    request: str
-    #: The whole Celery message, JSON.
-    message: str
-    #: Record of the decision, "" where none was made.
-    decision: str
-    #: Why Round-Robin decided in place of the scheduler, "" if it did not.
-    fallback: str = ""
-    #: The attempt whose body publishes its own task again (retry, replace); 0: a submission from outside.
-    from_attempt: int = 0
-    #: Kept with the entry: pairs of field name and value.
-    extra: tuple[tuple[str, str | int | float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What became of a submission."""
-
-    #: placed | waiting | delayed | next | duplicate | busy | revoked | stale | full
-    status: str
-    node: str
-    attempt: int
-    #: Server time, epoch seconds.
-    now: float
-    #: What changed in the fleet since the caller's version, for `fleet.read_changes`.
-    changes: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A task that a node has taken."""
-
-    task_id: str
-    message: bytes
-    attempt: int
-    #: Indices of the GPU devices reserved for it.
-    devices: tuple[int, ...]
-    #: Arrival to claim, seconds.
-    waiting_s: float
-    deadline: float
-    cpu_milli: int
-    memory_kib: int
-    gpu_milli: int
-    storage_kib: int
-    #: The attempt whose job is still there, to attach to in place of starting one; 0: there is none.
-    adopts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """An attempt that has ended."""
-
-    task_id: str
-    attempt: int
-    #: A final state, `retried` or `requeued`; see Ledger.finish.
-    outcome: str
-    #: The work itself, seconds; None: nothing to learn from.
-    runtime_s: float | None
-    reason: str
-    #: Epoch seconds at which the work began; 0: at the claim.
-    started: float
-    #: What was measured, for the event.
-    usage: Mapping[str, str | float | int]
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """What became of a report that an attempt has ended."""
-
-    #: finished | next (a retry follows) | waiting (requeued) | unsettled | stale (an older attempt: nothing changed)
-    status: str
-    #: Tasks that wait for capacity now.
-    waiting: int
-    task_type: str
-    #: Seconds; None where tau did not change.
-    tau_old: float | None
-    tau_new: float | None
-    #: The runtime was no sample like the others: tau did not change, and it is counted.
-    outlier: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingTask:
-    """One task of the waiting set."""
-
-    task_id: str
-    deadline: float
-    #: Epoch seconds since when it waits.
-    since: float
-    priority: int
-    #: Node kept for it, "" if none.
-    hold: str
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingShape:
-    """The most urgent waiting tasks of one shape of request."""
-
-    shape: str
-    request: str
-    tasks: tuple[WaitingTask, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingSet:
-    """A bounded view of the waiting set."""
-
-    now: float
-    #: Tasks that wait in all.
-    total: int
-    shapes: tuple[WaitingShape, ...]
-    changes: str
-    #: Tasks that were ever parked in the set: another number later says that some have come since.
-    parked: int
-
-    def without(self, task_ids: Collection[str]) -> WaitingSet:
-        """The rest of it."""
-        shapes = (
-            replace(shape, tasks=tuple(task for task in shape.tasks if task.task_id not in task_ids))
-            for shape in self.shapes
-        )
-        return replace(self, total=self.total - len(task_ids), shapes=tuple(s for s in shapes if s.tasks))
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """Where a waiting task should go: candidates with their features, best first."""
-
-    task_id: str
-    decision: str
-    #: Why Round-Robin decided in place of the scheduler, "" if it did not.
-    fallback: str
-    #: E on the best candidate, seconds.
-    predicted_s: float
-    parameters_version: int
-    candidates: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finishes:
-    """What became of several reports, and of the tasks that were to follow them."""
-
-    #: One for each report.
-    finishes: list[Finish]
-    #: For each successor its node, "" (nothing fitted) or "gone"; empty: they were not tried.
-    followed: list[str]
-    #: The waiting set after that, where a look was asked for and something waits.
-    waiting: WaitingSet | None
 
 
 class Ledger:
@@ -284,10 +107,10 @@ class Ledger:
         Where more shapes wait, half are the most urgent, and the rest are some with a deadline ahead and some by
         chance: every shape has its turn.
         """
-        return _read_look(self.scripts.waiting.run(self.client, self.keys.prefix, since, rows, shapes, each))
+        return read_look(self.scripts.waiting.run(self.client, self.keys.prefix, since, rows, shapes, each))
 
     def place_waiting(
-        self, proposals: Iterable[Proposal], since: int, rows: int = 1000
+        self, proposals: Iterable[Proposal], since: int, rows: int = LOOK_ROWS
     ) -> tuple[float, list[str], str]:
         """Place waiting tasks, each on its first candidate that still fits.
 
@@ -295,7 +118,7 @@ class Ledger:
         the fleet's changes.
         """
         listed = list(proposals)
-        short = [since, rows, self._decision_ttl_s, [_proposal_args(p) for p in listed], self.times.take()]
+        short = [since, rows, self._decision_ttl_s, [proposal_args(p) for p in listed], self.times.take()]
         now, results, changes = self.scripts.place_waiting.run(
             self.client, self.keys.prefix, _encode(short), *(p.decision for p in listed)
         )
@@ -319,7 +142,7 @@ class Ledger:
         """Take a placed task, and up to `more` whose doorbells are next in the node's list. Empty: as for `claim`."""
         reply = self.scripts.claim.run(self.client, self.keys.prefix, task_id, node, incarnation, more)
         return [
-            _read_claim(text.decode(), message or b"") for message, text in zip(reply[::2], reply[1::2], strict=True)
+            read_claim(text.decode(), message or b"") for message, text in zip(reply[::2], reply[1::2], strict=True)
         ]
 
     def finish(
@@ -376,16 +199,16 @@ class Ledger:
         follow = ""
         if successors:
             follow = _encode(
-                [parked, self._decision_ttl_s, [_proposal_args(p) for p in successors], self.times.take()]
+                [parked, self._decision_ttl_s, [proposal_args(p) for p in successors], self.times.take()]
             )
         replies, results, seen = self.scripts.finish.run(
             self.client, self.keys.prefix, _encode(short), self._rule, self._finished_ttl_s, look, follow,
             *(p.decision for p in successors),
         )  # fmt: skip
         return Finishes(
-            [_read_finish(text.decode()) for text in replies],
+            [read_finish(text.decode()) for text in replies],
             [node.decode() for node in results],
-            _read_look(seen) if seen else None,
+            read_look(seen) if seen else None,
         )
 
     def resume(self, task_id: str, attempt: int, node: str, paused_s: float) -> bool:
@@ -469,10 +292,6 @@ class Ledger:
         return totals
 
 
-def _proposal_args(p: Proposal) -> tuple[Any, ...]:
-    return p.task_id, p.fallback, p.predicted_s, p.parameters_version, list(chain.from_iterable(p.candidates))
-
-
 def _rule_text(rule: LearningRule, max_families: int) -> str:
     """The rule of learning as the finish script reads it; of each type lambda and the starting value."""
     types = {str(kind): [rule.rate_of(kind), seconds] for kind, seconds in INITIAL_TAU.items()}
@@ -482,56 +301,3 @@ def _rule_text(rule: LearningRule, max_families: int) -> str:
             "adaptive": rule.adaptive, "families": max_families, "types": types,
         }
     )  # fmt: skip
-
-
-def _read_claim(text: str, message: bytes) -> Claim:
-    task_id, attempt, devices, waiting, deadline, cpu, memory, gpu, storage, adopts = text.split("\t")
-    return Claim(
-        task_id=task_id,
-        message=message,
-        attempt=int(attempt),
-        devices=tuple(int(d) for d in devices.split(",") if d),
-        waiting_s=max(0.0, float(waiting)),
-        deadline=float(deadline),
-        cpu_milli=int(cpu),
-        memory_kib=int(memory),
-        gpu_milli=int(gpu),
-        storage_kib=int(storage),
-        adopts=int(adopts),
-    )
-
-
-def _read_finish(text: str) -> Finish:
-    status, waiting, task_type, old, new, verdict = text.split("\t")
-    return Finish(
-        status=status,
-        waiting=int(waiting),
-        task_type=task_type,
-        tau_old=float(old) if old else None,
-        tau_new=float(new) if new else None,
-        outlier=verdict == "outlier",
-    )
-
-
-def _read_look(reply: Sequence[Any]) -> WaitingSet:
-    now, total, found, changes, parked = reply
-    return WaitingSet(float(now), int(total), _read_shapes(found.decode()), changes.decode(), int(parked))
-
-
-def _read_shapes(text: str) -> tuple[WaitingShape, ...]:
-    shapes: list[tuple[str, str, list[WaitingTask]]] = []
-    for line in text.split("\n") if text else ():
-        kind, *fields = line.split("\t")
-        if kind == "S":
-            shapes.append((fields[0], fields[1], []))
-        else:
-            task_id, deadline, since, priority, hold = fields
-            shapes[-1][2].append(WaitingTask(task_id, float(deadline), float(since), int(priority), hold))
-    return tuple(WaitingShape(shape, request, tuple(tasks)) for shape, request, tasks in shapes)
-
-
-def read_placement(reply: bytes) -> Placement:
-    """The answer of the place script for one task."""
-    head, _, changes = reply.decode().partition("\n")
-    status, node, attempt, now = head.split("\t")
-    return Placement(status=status, node=node, attempt=int(attempt), now=float(now), changes=changes)

@@ -17,7 +17,8 @@ import redis
 from redis.exceptions import RedisError
 
 from cloudai.deployment import Deployment
-from cloudai.state.ledger import Claim, Finish, Report, WaitingSet
+from cloudai.state.attempts import Claim, Finish, Report
+from cloudai.state.waiting import WaitingSet
 
 logger = logging.getLogger(__name__)
 

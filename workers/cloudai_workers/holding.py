@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from cloudai import names
 from cloudai.deployment import Deployment
-from cloudai.state.ledger import Claim
+from cloudai.state.attempts import Claim
 from cloudai_workers.fence import Hearing
 from cloudai_workers.overload import OverloadClock
 

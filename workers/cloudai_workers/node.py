@@ -27,8 +27,8 @@ from redis.exceptions import RedisError
 import cloudai
 from cloudai import names, transport
 from cloudai.endings import end_without_worker, repeat_chord_part, settle
+from cloudai.state.attempts import Claim
 from cloudai.state.fleet import NodeCapacity, Registration
-from cloudai.state.ledger import Claim
 from cloudai_workers.adoption import Adoption
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk

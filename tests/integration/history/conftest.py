@@ -23,7 +23,7 @@ from cloudai.embedded import EmbeddedMongo
 from cloudai.history.documents import changes_of
 from cloudai.history.recorder import Recorded, Recorder
 from cloudai.history.store import HistoryStore
-from cloudai.state.ledger import Claim
+from cloudai.state.attempts import Claim
 
 from ..state.conftest import Lab, lab_settings
 from .door import Door

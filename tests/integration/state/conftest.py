@@ -12,9 +12,11 @@ import pytest
 from cloudai.deployment import Deployment
 from cloudai.names import node_queue
 from cloudai.settings import Settings
+from cloudai.state.attempts import Claim, Finish
 from cloudai.state.fleet import NodeCapacity, Registration
-from cloudai.state.ledger import Claim, Finish, Placement, Proposal, Submission
+from cloudai.state.submissions import Placement, Submission
 from cloudai.state.sweep import Swept
+from cloudai.state.waiting import Proposal
 
 #: What the laboratory calls a second, in real ones: however slow the machine, a test takes no time in there.
 SECOND = 60.0

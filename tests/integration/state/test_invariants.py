@@ -28,8 +28,8 @@ from hypothesis.stateful import (
 
 from cloudai.names import node_queue
 from cloudai.settings import Settings
+from cloudai.state.attempts import Report
 from cloudai.state.fleet import NodeCapacity
-from cloudai.state.ledger import Report
 
 from .conftest import SECOND, Lab, lab_settings
 from .ledger_model import FINAL, LEASE_S, MARGIN_S, MAX_ATTEMPTS, TIMEOUT_S, Message, Model, Need, Node, Task
