@@ -18,7 +18,6 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 from kombu.utils.json import register_type
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai import transport
@@ -313,19 +312,6 @@ class CloudAI(Celery):
     def runs_claimed(self) -> bool:
         """Whether the body of a task that went through RTS runs in this thread."""
         return bool(self._claimed())
-
-    def _get_backend(self) -> Any:
-        """As Celery's; a result that a full Redis refuses is stored later, as one is for which Redis was away."""
-        backend = super()._get_backend()
-        transient = backend.exception_safe_to_retry
-
-        def safe_to_retry(error: Exception) -> bool:
-            # Only a task's own thread may wait so long: a node's heart stores the ends of others, and must beat.
-            full = isinstance(error, OutOfMemoryError) and self.current_worker_task is not None
-            return full or bool(transient(error))
-
-        backend.exception_safe_to_retry = safe_to_retry
-        return backend
 
     def _step_nonce(self, task_id: str) -> str:
         """Makes one of all publications of a step by its predecessor, "" where no running task publishes it.

@@ -1,6 +1,7 @@
 """Celery's Redis result backends, for a server whose memory is full: what ran is stored, and chords are counted.
 
-Stock Celery loses a result that the server refuses, and its caller waits for ever.
+Stock Celery loses a result that the server refuses, and its caller waits for ever. Nothing is tried again until there
+is room: scripts that may exceed maxmemory store it at once, as much as was accepted before.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ _ALLOWED = "#!lua flags=allow-oom\n"
 
 
 class _Mixin:
+    app: Any
     client: Any
     expires: Any
+    chord_expires: Any
+    get_key_for_group: Any
 
     def _set(self, key: str, value: Any, expires: Any = None) -> None:
         try:
@@ -27,6 +31,25 @@ class _Mixin:
             lasts = expires or self.expires
             although_full(self.client, *(("SETEX", key, int(lasts), value) if lasts else ("SET", key, value)))
             self.client.publish(key, value)
+
+    def _set_chord_key(self, key: str, value: Any) -> Any:
+        try:
+            return super()._set_chord_key(key, value)  # type: ignore[misc]
+        except OutOfMemoryError:
+            # A chord that a running task goes on with was accepted with that task; one from outside is new work.
+            if not self.app.runs_claimed():
+                raise
+            lasts = ("EX", int(self.chord_expires)) if self.chord_expires else ()
+            return although_full(self.client, "SET", key, value, *lasts)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """As Celery's; a running task may do it on a full server."""
+        try:
+            super().add_to_chord(group_id, result)  # type: ignore[misc]
+        except OutOfMemoryError:
+            if not self.app.runs_claimed():
+                raise
+            although_full(self.client, "INCR", self.get_key_for_group(group_id, ".t"))
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         # A server that cannot write to its disk refuses all writes until it can.

@@ -20,6 +20,9 @@ from cloudai.embedded import EmbeddedMongo, EmbeddedValkey
 
 from .integration.celery.cluster import Cluster
 
+#: A test of the optimiser may have to compile it first, which no test may fail for: a minute on a busy machine, s.
+_COMPILING_TIMEOUT_S = 600
+
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
@@ -146,5 +149,7 @@ def broken_rule(client: redis.Redis, prefix: str, name: str) -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Celery 5.7 stores results by a command that redis-py has begun to call deprecated."""
+    # Celery 5.7 stores results by a command that redis-py has begun to call deprecated.
     item.add_marker(pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"))
+    if "beat" in item.path.relative_to(Path(__file__).parent).parts:
+        item.add_marker(pytest.mark.timeout(_COMPILING_TIMEOUT_S))

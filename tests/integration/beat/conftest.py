@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from cloudai.scheduling.parameters import GAParams
 from cloudai_beat.replay import Environment, Fleet, ReplayParameters, Workload, replay
-
-_HERE = Path(__file__).parent
-
-#: For a test, compiling included, s.
-_TIMEOUT_S = 600
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(_HERE):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session", autouse=True)

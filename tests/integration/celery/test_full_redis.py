@@ -28,12 +28,14 @@ def full(cluster: Cluster, yes: bool) -> None:
 
 
 def test_accepted_work_ends_and_new_work_is_refused(cluster: Cluster, witness: Path, gate: Path) -> None:
-    node = cluster.start("one", cpu=2)
+    node = cluster.start("one", cpu=3)
     add, hold, total = cluster["add"], cluster["hold"], cluster["total"]
     failed = cluster["fail"].si("no").set(link_error=cluster["heard"].s())
     chained = chain(hold.si(str(witness), str(gate)), add.si(3, 4)).apply_async()
     chorded = chord([add.si(1, 2), chain(hold.si(str(witness), str(gate)), add.si(3, 4))], total.s()).apply_async()
-    until(lambda: len(lines(witness)) == 2)
+    step = chord([add.si(1, 2), add.si(3, 4)], total.s())
+    fanned = chain(hold.si(str(witness), str(gate)), step).apply_async()
+    until(lambda: len(lines(witness)) == 3)
     retried = cluster["retry"].delay(2, 0)
     broken = failed.apply_async()
     cancelled = add.delay(1, 1)
@@ -49,6 +51,7 @@ def test_accepted_work_ends_and_new_work_is_refused(cluster: Cluster, witness: P
     # What follows in a chain or a chord, or is tried again, was accepted with its first task.
     assert chained.get(timeout=60) == 7
     assert chorded.get(timeout=60) == 10
+    assert fanned.get(timeout=60) == 10
     assert retried.get(timeout=60)["retries"] == 2
     with pytest.raises(ValueError, match="no"):
         broken.get(timeout=60)

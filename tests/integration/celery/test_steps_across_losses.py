@@ -36,20 +36,6 @@ def test_a_chain_goes_on_after_redis_was_away(cluster: Cluster, witness: Path, g
     assert lines(witness).count("next") == 1
 
 
-def test_a_result_waits_until_redis_has_memory_again(cluster: Cluster, witness: Path, gate: Path) -> None:
-    client = cluster.deployment.client
-    result = cluster["hold"].delay(str(witness), str(gate))
-    until(lambda: lines(witness))
-    client.config_resetstat()
-    client.config_set("maxmemory", 1)
-    try:
-        gate.touch()
-        until(lambda: client.info("errorstats").get("errorstat_OOM"), "the result is refused", timeout_s=60)
-    finally:
-        client.config_set("maxmemory", 0)
-    assert result.get(timeout=60) == "steady@t"
-
-
 def test_a_step_that_a_rerun_publishes_again_runs_once(cluster: Cluster, witness: Path) -> None:
     task_id = str(uuid.uuid4())
     parent = cluster["add"]
