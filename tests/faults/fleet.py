@@ -114,7 +114,9 @@ class Fleet:
         self.witnesses.mkdir()
         self.logs = folder / "logs"
         self.logs.mkdir()
-        self.valkey = EmbeddedValkey(folder / "valkey")
+        # With `everysec` a crash while the disk is slow forgets what the last two seconds brought, claims too, and what
+        # is promised then is less (docs/reliability.md).
+        self.valkey = EmbeddedValkey(folder / "valkey", fsync="always")
         self.nodes: dict[str, Node] = {}
         self.engine: Engine | None = None
         self.namespace: Namespace | None = None

@@ -63,6 +63,9 @@ def _text(reply: Any) -> Any:
 class LedgerMachine(RuleBasedStateMachine):
     """Every script in any order; the model says what each must answer and leave behind."""
 
+    #: Steps that all machines of a test have made.
+    steps_made = 0
+
     def __init__(self, deployment: Settings) -> None:
         super().__init__()
         self.lab = Lab(deployment)
@@ -361,6 +364,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_state_is_looked_at(self) -> None:
         """Every fifth time: what is wrong stays wrong, and looking takes longer than a step."""
+        if self._steps:  # the first call comes before the first step
+            LedgerMachine.steps_made += 1
         self._steps += 1
         if self._steps % 5 == 0:
             self.the_state_is_as_the_model_says()
@@ -488,6 +493,7 @@ class LedgerMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(1800)
 def test_the_invariants_hold_under_random_interleavings(redis_url: str) -> None:
     """Ten thousand steps, the same ones every time; the thorough profile draws anew and takes more."""
+    LedgerMachine.steps_made = 0
     thorough = settings.get_current_profile_name() == "thorough"
     deployment = lab_settings(
         redis_url, timeout_s=TIMEOUT_S, lease_s=LEASE_S, margin_s=MARGIN_S, max_attempts=MAX_ATTEMPTS
@@ -495,7 +501,7 @@ def test_the_invariants_hold_under_random_interleavings(redis_url: str) -> None:
     run_state_machine_as_test(
         lambda: LedgerMachine(deployment),
         settings=settings(
-            max_examples=settings().max_examples if thorough else 300,
+            max_examples=settings().max_examples if thorough else 330,
             stateful_step_count=settings().stateful_step_count if thorough else 40,
             derandomize=not thorough,
             deadline=None,
@@ -503,3 +509,4 @@ def test_the_invariants_hold_under_random_interleavings(redis_url: str) -> None:
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
+    assert LedgerMachine.steps_made >= 10_000
