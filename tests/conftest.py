@@ -12,6 +12,7 @@ from pathlib import Path
 
 import docker
 import docker.errors
+import hypothesis
 import pytest
 import redis
 
@@ -19,6 +20,12 @@ from cloudai import names
 from cloudai.embedded import EmbeddedMongo, EmbeddedValkey
 
 from .integration.celery.cluster import Cluster
+
+# The same examples in every run, and no bound on time: other work on the machine must not fail a test.
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 #: A test of the optimiser may have to compile it first, which no test may fail for: a minute on a busy machine, s.
 _COMPILING_TIMEOUT_S = 600

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from cloudai.scheduling.nodes import NodeState
@@ -15,10 +14,6 @@ from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.scheduler import Context
 from cloudai.scheduling.snapshot import FleetSnapshot
 from cloudai.scheduling.task_types import TASK_TYPES
-
-# The same examples in every run, and no bound on time: other work on the machine must not fail a test.
-settings.register_profile("scheduling", derandomize=True, deadline=None)
-settings.load_profile("scheduling")
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 NOW = 1_000.0
