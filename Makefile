@@ -10,6 +10,8 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_ARGS ?=
+# Test modules run beside each other, since most of them wait for real workers; 0: one after the other, in one process.
+TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 FAULTS_ARGS ?=
 
@@ -41,7 +43,7 @@ lint: $(STAMP)
 	$(RUN)/python -m mypy
 
 test: lint
-	$(RUN)/python -m pytest $(TEST_ARGS)
+	$(RUN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(TEST_ARGS)
 
 $(STAMP): pyproject.toml
 	@$(RUN)/python -c '$(RECENT)' 2>/dev/null && $(RUN)/python -m pip --version >/dev/null 2>&1 \

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,8 @@ from cloudai import CloudAI
 from cloudai.cli import cloudai
 from cloudai.local_cluster import LocalCluster
 from cloudai.local_nodes import LocalNode
+
+from ..waiting import until
 
 # Celery's result backend calls it; redis-py warns of it since 8.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -87,13 +88,6 @@ def start(cluster: LocalCluster, folder: Path, *words: str) -> subprocess.Comple
     )
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about within 30 s"
-        time.sleep(0.1)
-
-
 def test_a_job_is_submitted_waited_for_and_explained(run: Any, ask: Any) -> None:
     done = run(
         *("submit", "--cpu", "2", "--memory", "64MiB", "--env", "TOKEN=hunter2", "--label", "zone=a"),
@@ -117,7 +111,7 @@ def test_a_job_is_submitted_waited_for_and_explained(run: Any, ask: Any) -> None
     assert report["result"]["stdout_tail"] == "hello\n"
     task_id = report["task_id"]
 
-    wait_until(lambda: ask("explain", task_id)["state"] == "failed")
+    until(lambda: ask("explain", task_id)["state"] == "failed")
     explained = ask("explain", task_id)
     assert explained["node"] == report["node"] == "big@local"
     assert explained["sla_success"] is False
@@ -199,7 +193,7 @@ def test_the_output_of_a_running_job_is_followed_and_kept(run: Any, ask: Any, cl
         done = run("logs", task_id)
         return done.exit_code == 0 and done.stdout == "first\n"
 
-    wait_until(has_written)
+    until(has_written)
     Path(gate(cluster)).touch()
     assert run("logs", "--follow", task_id).stdout == "first\nlast\n"
     assert ask("logs", task_id) == {"task_id": task_id, "output": "first\nlast\n"}
@@ -230,11 +224,11 @@ def test_a_job_without_output_or_id_is_told(run: Any, ask: Any) -> None:
 
 def test_a_running_job_is_stopped(run: Any, ask: Any) -> None:
     task_id = ask("submit", IMAGE, "--", "sleep", "60")["task_id"]
-    wait_until(lambda: ask("explain", task_id)["state"] == "running")
+    until(lambda: ask("explain", task_id)["state"] == "running")
     cancelled = run("cancel", task_id, "no-such-task")
     assert cancelled.exit_code == 1
     assert "told to stop on" in cancelled.stdout
-    wait_until(lambda: ask("explain", task_id)["state"] == "cancelled")
+    until(lambda: ask("explain", task_id)["state"] == "cancelled")
 
 
 def test_many_jobs_of_one_kind(ask: Any) -> None:
@@ -255,7 +249,7 @@ def test_nodes_and_drain(run: Any, ask: Any) -> None:
     waits = ask("submit", "--node", "small", IMAGE, "--", "true")
     assert "not_accepting" in waits["waits_because"]
     assert ask("drain --undo", "small")["state"] == "up"
-    wait_until(lambda: ask("explain", waits["task_id"])["state"] == "succeeded")
+    until(lambda: ask("explain", waits["task_id"])["state"] == "succeeded")
     unknown = run("drain", "medium")
     assert unknown.exit_code == 2
     assert "big@local, small@local" in unknown.stderr
@@ -263,7 +257,7 @@ def test_nodes_and_drain(run: Any, ask: Any) -> None:
 
 def test_status_counts_what_happened(run: Any, ask: Any) -> None:
     assert ask("submit", "--wait", IMAGE, "--", "true")["exit_code"] == 0
-    wait_until(lambda: ask("status")["tasks"]["on_nodes"] == 0)
+    until(lambda: ask("status")["tasks"]["on_nodes"] == 0)
     status = ask("status")
     assert status["nodes"]["by_state"] == {"up": 2}
     assert status["outcomes"]["succeeded"] >= 1

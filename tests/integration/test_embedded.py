@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pymongo
@@ -16,6 +14,8 @@ import pytest
 import redis
 
 from cloudai.embedded import EmbeddedMongo, EmbeddedServer, EmbeddedServerError, EmbeddedValkey
+
+from ..waiting import until
 
 
 @pytest.fixture(params=[EmbeddedValkey, EmbeddedMongo], ids=["valkey", "mongo"])
@@ -47,13 +47,6 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"not within 30 s: {what}"
-        time.sleep(0.02)
 
 
 def test_data_and_address_survive_a_restart(kind, tmp_path):
@@ -155,7 +148,7 @@ def test_the_server_ends_with_a_parent_that_is_killed(kind, tmp_path):
         assert is_alive(pid)
         parent.kill()
         parent.wait()
-        wait_until(lambda: not is_alive(pid), "the server ended")
+        until(lambda: not is_alive(pid), "the server ended")
         assert is_alive(child)
     finally:
         parent.kill()
@@ -171,7 +164,7 @@ def test_the_server_ends_when_its_tether_is_killed(kind, tmp_path):
     pid = server.pid
     tether = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(tether, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), "the server ended")
+    until(lambda: not is_alive(pid), "the server ended")
     assert not server.is_running()
     with server.start():
         assert server.pid != pid

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,8 @@ from cloudai.local_cluster import LocalCluster, LocalClusterError
 from cloudai.local_nodes import DEFAULT_NODES, LocalNode, default_nodes, read_nodes
 from cloudai.names import CONTAINER_TASK
 from cloudai.settings import ConfigurationError
+
+from ..waiting import until
 
 NODES = (
     LocalNode("tiny", cpu=0.5, memory=1, slots=1),
@@ -39,15 +40,6 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_until(condition: Callable[[], bool], what: Callable[[], str] | str) -> None:
-    """Wait for the condition; `what` is said, and found out only then, when it does not come true in time."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() >= deadline:
-            pytest.fail(f"not within 60 s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
 
 
 def answers(url: str) -> bool:
@@ -93,8 +85,8 @@ def test_nodes_join_with_what_they_declare_run_jobs_and_end(tmp_path, app_of):
         assert json.loads(entry["labels"]) == {"zone": "b", "containers": "yes"}
         app = app_of(cluster)
         pinned = submit(app, "echo", "hello", target_worker_id="tiny@local", resources={"cpu": 0.5})
-        result = pinned.get(timeout=30)
-        only_big = submit(app, "echo", "hello", resources={"cpu": 3}).get(timeout=30)
+        result = pinned.get(timeout=60)
+        only_big = submit(app, "echo", "hello", resources={"cpu": 3}).get(timeout=60)
     assert (result["node"], result["stdout_tail"]) == ("tiny@local", "hello\n")
     assert only_big["node"] == "big@local"
     assert not any(is_alive(pid) for pid in pids)
@@ -107,7 +99,7 @@ def test_stop_ends_a_job_that_would_not_end(tmp_path, app_of):
         mark = tmp_path / "pid"
         job = submit(app_of(cluster), "sh", "-c", f"echo $$ >{mark}; sleep 600", resources={"cpu": 0.5})
         log = tmp_path / "logs" / "tiny.log"
-        wait_until(
+        until(
             lambda: mark.exists() and mark.read_text().strip() != "",
             lambda: f"the job has begun: {cluster.deployment.ledger.entry(job.id)}\n{log.read_text()}",
         )
@@ -128,7 +120,7 @@ def test_a_node_that_ends_by_itself_is_told(tmp_path):
     with LocalCluster(tmp_path, NODES[:1], runner="process") as cluster:
         assert cluster.ended() == []
         os.kill(cluster.pids["tiny@local"], signal.SIGKILL)
-        wait_until(lambda: cluster.pids == {}, "the node has ended")
+        until(lambda: cluster.pids == {}, "the node has ended")
         (told,) = cluster.ended()
     assert told.startswith("node tiny@local has ended")
 
@@ -163,7 +155,7 @@ def test_everything_ends_with_an_owner_that_is_killed(tmp_path):
         pids = [int(pid) for pid in owner.stdout.readline().split()]
         owner.kill()
     assert len(pids) == 2
-    wait_until(lambda: not any(is_alive(pid) for pid in pids), "Valkey and node have ended")
+    until(lambda: not any(is_alive(pid) for pid in pids), "Valkey and node have ended")
 
 
 def test_without_an_engine_auto_takes_processes_and_docker_is_refused(tmp_path):
@@ -196,8 +188,8 @@ def test_up_says_in_one_line_where_it_is_and_ends_on_sigterm(tmp_path):
         with redis.Redis.from_url(ready["url"]) as client:
             assert client.ping()
         control, flower = (tmp_path / "up" / "logs" / f"{name}.log" for name in ("control", "flower"))
-        wait_until(lambda: "control-started" in control.read_text(), control.read_text)
-        wait_until(lambda: answers(ready["flower_url"] + "/healthcheck"), flower.read_text)
+        until(lambda: "control-started" in control.read_text(), control.read_text)
+        until(lambda: answers(ready["flower_url"] + "/healthcheck"), flower.read_text)
         up.terminate()
         rest = up.stdout.read()
     others = ("valkey", "mongo", "control", "flower")
@@ -245,7 +237,7 @@ def test_up_starts_nodes_of_the_application_that_it_is_given(tmp_path):
         ready = json.loads(up.stdout.readline())
         assert (ready["mongo_url"], ready["flower_url"], ready["pids"]["control"]) == (None, None, None)
         submitted = subprocess.run(
-            [sys.executable, "-c", "from own_tasks import double; print(double.delay(21).get(timeout=30))"],
+            [sys.executable, "-c", "from own_tasks import double; print(double.delay(21).get(timeout=60))"],
             capture_output=True,
             text=True,
             check=False,

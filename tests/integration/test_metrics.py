@@ -44,7 +44,7 @@ def scrape(lab: Lab) -> Iterator[Callable[[], dict[Sample, float]]]:
     server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
 
     def scrape() -> dict[Sample, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         return {
             (sample.name, *(part for pair in sorted(sample.labels.items()) for part in pair)): sample.value

@@ -26,7 +26,8 @@ from cloudai_beat.app import build
 from cloudai_beat.control import ENTRY, add_control
 from cloudai_beat.synthetic import Truth, synthetic_history
 
-from ..celery.cluster import WorkerProcess, until
+from ...waiting import until
+from ..celery.cluster import WorkerProcess
 from .test_epoch import document
 
 DATABASE = "control"

@@ -7,37 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cloudai import CloudAI
 from cloudai.embedded import EmbeddedValkey
 from cloudai.local_cluster import _as_environment
 from cloudai.settings import Settings
 
+from ...waiting import PATIENCE_S, until
 from .jobs import build
 
 HERE = Path(__file__).parent
 
 #: Short, so that a test need not wait long for a node to be judged. Seconds.
 TIMERS = {"heartbeat_interval_s": 0.3, "heartbeat_timeout_s": 3.0, "lease_s": 4.0, "lease_margin_s": 0.5}
-
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str = "", timeout_s: float = 30.0) -> T:
-    """Wait for a condition; its value, once it is true."""
-    end = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {timeout_s:g} s: {what or condition}"
-        time.sleep(0.02)
 
 
 def lines(path: Path) -> list[str]:
@@ -82,9 +68,9 @@ class WorkerProcess:
     def kill(self) -> None:
         """kill -9, the pool's processes too, as when the machine goes."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
-    def ended(self, timeout_s: float = 30.0) -> int:
+    def ended(self, timeout_s: float = PATIENCE_S) -> int:
         return self.process.wait(timeout_s)
 
     def stop(self) -> None:
@@ -185,7 +171,7 @@ class Cluster:
 
     def until_state(self, task_id: str, *states: str) -> dict[str, str]:
         """Wait until the ledger has a task in one of these states; its entry."""
-        until(lambda: self.state(task_id) in states, f"{task_id} is {self.state(task_id)}, not {states}")
+        until(lambda: self.state(task_id) in states, lambda: f"{task_id} is {self.state(task_id)}, not {states}")
         return self.deployment.ledger.entry(task_id)
 
     def node_state(self, name: str) -> str:
@@ -208,8 +194,8 @@ class Cluster:
 
     def quiet(self) -> None:
         """Everything has ended: nothing in flight, every reservation given back, every task ended exactly once."""
-        until(lambda: self.deployment.ledger.totals()["live"] == 0, f"live is 0: {self._unfinished()}")
-        until(lambda: not self._reserved(), f"every reservation is given back: {self._reserved()}")
+        until(lambda: self.deployment.ledger.totals()["live"] == 0, lambda: f"live is 0: {self._unfinished()}")
+        until(lambda: not self._reserved(), lambda: f"every reservation is given back: {self._reserved()}")
         client, key = self.deployment.client, self.deployment.keys.events
         ends = Counter(f[b"id"] for _, f in client.xrange(key) if f.get(b"final") == b"1")
         begins = Counter(f[b"id"] for _, f in client.xrange(key) if f[b"event"] == b"submitted")

@@ -11,7 +11,8 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError, TaskRevokedError
 
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def full(cluster: Cluster, witness: Path, gate: Path) -> Iterator[None]:
     yield
     gate.touch()
     for one in held:
-        one.get(timeout=20)
+        one.get(timeout=60)
 
 
 def held_back(cluster: Cluster, gate: Path, results: list[Any]) -> None:
@@ -75,13 +76,13 @@ def placed(cluster: Cluster, task_id: str) -> bool:
 
 def test_group(cluster: Cluster) -> None:
     result = group(cluster["add"].s(i, i) for i in range(6)).apply_async()
-    assert result.get(timeout=20) == [0, 2, 4, 6, 8, 10]
+    assert result.get(timeout=60) == [0, 2, 4, 6, 8, 10]
     assert all(placed(cluster, one.id) for one in result)
 
 
 def test_chain_places_each_link_when_its_turn_comes(cluster: Cluster) -> None:
     result = chain(cluster["add"].s(1, 2), cluster["add"].s(10), cluster["add"].s(100)).apply_async()
-    assert result.get(timeout=20) == 113
+    assert result.get(timeout=60) == 113
     assert placed(cluster, result.id)
     assert placed(cluster, result.parent.id)
 
@@ -98,7 +99,7 @@ def test_a_long_chain_is_no_large_argument(cluster: Cluster, full: None) -> None
 
 def test_chord(cluster: Cluster) -> None:
     result = chord([cluster["add"].s(i, 1) for i in range(4)])(cluster["total"].s())
-    assert result.get(timeout=20) == 10
+    assert result.get(timeout=60) == 10
     assert placed(cluster, result.id)
 
 
@@ -112,8 +113,8 @@ def test_chord_with_a_failing_member(cluster: Cluster) -> None:
 def test_link_is_placed(cluster: Cluster) -> None:
     link = cluster["add"].s(5)
     link.freeze()
-    assert cluster["add"].apply_async((1, 1), link=link).get(timeout=20) == 2
-    assert cluster.app.AsyncResult(link.id).get(timeout=20) == 7
+    assert cluster["add"].apply_async((1, 1), link=link).get(timeout=60) == 2
+    assert cluster.app.AsyncResult(link.id).get(timeout=60) == 7
     assert placed(cluster, link.id)
 
 
@@ -126,7 +127,7 @@ def test_what_a_signature_asks_for_travels_with_it(cluster: Cluster) -> None:
         )
     )
     result = chain(cluster["add"].s(1, 1), link).apply_async()
-    assert result.get(timeout=20) == 7
+    assert result.get(timeout=60) == 7
     entry = cluster.deployment.ledger.entry(result.id)
     assert (entry["cpu"], entry["type"], entry["family"]) == ("2000", "cpu-heavy", "linked")
     assert float(entry["deadline"]) - float(entry["arrival"]) == pytest.approx(3600, abs=5)
@@ -135,7 +136,7 @@ def test_what_a_signature_asks_for_travels_with_it(cluster: Cluster) -> None:
 def test_link_error_hears_of_a_failure(cluster: Cluster) -> None:
     result = cluster["fail"].apply_async(("broken",), link_error=cluster["heard"].s())
     with pytest.raises(ValueError, match="broken"):
-        result.get(timeout=20)
+        result.get(timeout=60)
     until(lambda: f"{result.id} ValueError" in lines(cluster.heard))
 
 
@@ -149,7 +150,7 @@ def test_errbacks_hear_of_expiry_and_of_revocation_once(cluster: Cluster, monkey
     revoked.revoke()
     for one in (expired, revoked):
         with pytest.raises(TaskRevokedError):
-            one.get(timeout=20)
+            one.get(timeout=60)
         until(lambda one=one: f"{one.id} TaskRevokedError" in lines(cluster.heard))
     cluster.app.control.ping(timeout=1)
     assert len([line for line in lines(cluster.heard) if expired.id in line or revoked.id in line]) == 2
@@ -176,6 +177,6 @@ def test_the_command_alone_reaches_a_waiting_task(cluster: Cluster, full: None) 
     result = cluster["add"].apply_async((1, 1), link_error=cluster["heard"].s())
     cluster.app.control.broadcast("revoke", {"task_id": result.id})
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=20)
+        result.get(timeout=60)
     assert cluster.until_state(result.id, "cancelled")["reason"] == "revoked"
     until(lambda: f"{result.id} TaskRevokedError" in lines(cluster.heard))

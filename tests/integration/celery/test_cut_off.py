@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 from .relay import Relay
 
 #: Seconds. Jobs are paused after 4.5 s and given to others after 9 s at the earliest: a busy machine may be late.

@@ -14,7 +14,8 @@ from kombu import Connection
 from cloudai.names import PLACE_QUEUE, node_queue
 
 from ...poison import BROADCAST, Fate, Where, give, message, of, poisons
-from .cluster import Cluster, WorkerProcess, until
+from ...waiting import until
+from .cluster import Cluster, WorkerProcess
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_whole_message_of_a_stock_producer_is_placed(cluster: Cluster) -> None
     with Connection(cluster.valkey.url) as connection:
         connection.default_channel.client.lpush(PLACE_QUEUE, json.dumps(sent))
     try:
-        assert stock.AsyncResult(sent["headers"]["id"]).get(timeout=20) == 42
+        assert stock.AsyncResult(sent["headers"]["id"]).get(timeout=60) == 42
         entry = cluster.until_state(sent["headers"]["id"], "succeeded")
         assert (entry["cpu"], entry["type"]) == ("1000", "mixed")
     finally:
@@ -106,7 +107,7 @@ def test_a_stock_producer_may_bring_a_request(cluster: Cluster) -> None:
     request = {"cpu_milli": 500, "memory_kib": 65536, "task_type": "cpu-heavy", "family": "stock"}
     sent = message("jobs.add", 1, 1, cloudai={"v": 1, "req": request})
     cluster.deployment.client.lpush(PLACE_QUEUE, json.dumps(sent))
-    assert cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=20) == 2
+    assert cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=60) == 2
     entry = cluster.until_state(sent["headers"]["id"], "succeeded")
     assert (entry["cpu"], entry["type"], entry["family"]) == ("500", "cpu-heavy", "stock")
 
@@ -115,7 +116,7 @@ def test_the_same_frame_twice_is_one_task(cluster: Cluster, tmp_path: Any) -> No
     sent = json.dumps(message("jobs.mark", str(tmp_path / "witness"), "ran"))
     cluster.deployment.client.lpush(PLACE_QUEUE, sent, sent)
     task_id = json.loads(sent)["headers"]["id"]
-    assert cluster.app.AsyncResult(task_id).get(timeout=20) == "ran"
+    assert cluster.app.AsyncResult(task_id).get(timeout=60) == "ran"
     cluster.quiet()
     assert (tmp_path / "witness").read_text() == "ran\n"
 
@@ -133,11 +134,11 @@ def test_a_whole_message_in_the_node_s_own_list_runs_as_usual(cluster: Cluster) 
     sent = message("jobs.plain_add", 3, 4)
     sent["properties"]["delivery_info"]["routing_key"] = node_queue("one@t")
     cluster.deployment.client.lpush(node_queue("one@t"), json.dumps(sent))
-    assert cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=20) == 7
+    assert cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=60) == 7
 
 
 def test_an_unknown_task_fails_and_its_chord_hears(cluster: Cluster) -> None:
     result = cluster.app.send_task("jobs.nowhere", resources={"cpu": 1})
     with pytest.raises(NotRegistered):
-        result.get(timeout=20)
+        result.get(timeout=60)
     cluster.until_state(result.id, "failed")

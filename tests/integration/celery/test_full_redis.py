@@ -12,7 +12,8 @@ from celery.exceptions import TaskRevokedError
 from cloudai.errors import ClusterFull
 
 from ...poison import Where, give, of
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 
 @pytest.fixture

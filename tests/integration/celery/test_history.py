@@ -10,7 +10,8 @@ from cloudai.embedded import EmbeddedMongo
 from cloudai.history.recorder import Recorder
 from cloudai.history.store import HistoryStore
 
-from .cluster import Cluster, until
+from ...waiting import until
+from .cluster import Cluster
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import pytest
 from celery import chain, chord
 from celery.exceptions import TaskRevokedError
 
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,12 @@ def test_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(cluster: Clust
     node.signal(signal.SIGTERM)
     until(lambda: cluster.node_state("warm") == "draining")
     gate.touch()
-    assert [r.get(timeout=20) for r in running] == ["warm@t", "warm@t"]
+    assert [r.get(timeout=60) for r in running] == ["warm@t", "warm@t"]
     assert node.ended() == 0
     assert cluster.node_state("warm") == "down"
     assert {cluster.state(r.id) for r in waiting} == {"waiting"}
     again = cluster.start("warm", cpu=2)
-    assert [r.get(timeout=20) for r in waiting] == ["later"] * 3
+    assert [r.get(timeout=60) for r in waiting] == ["later"] * 3
     assert len(lines(witness)) == 5
     again.stop()
 
@@ -54,7 +55,7 @@ def test_warm_shutdown_keeps_a_late_acknowledged_task(cluster: Cluster, witness:
     node.signal(signal.SIGTERM)
     until(lambda: cluster.node_state("late") == "draining")
     gate.touch()
-    assert result.get(timeout=20) == "late@t"
+    assert result.get(timeout=60) == "late@t"
     assert node.ended() == 0
     assert lines(witness) == ["late@t 1"]
 
@@ -70,7 +71,7 @@ def test_sigquit_stops_a_container_job_and_gives_it_back(cluster: Cluster, witne
     node.ended()
     assert cluster.until_state(result.id, "waiting")["node"] == ""
     again = cluster.start("cold", cpu=1)
-    assert result.get(timeout=20)["attempt"] == 2
+    assert result.get(timeout=60)["attempt"] == 2
     assert len(lines(witness)) == 2
     again.stop()
 
@@ -83,7 +84,7 @@ def test_a_killed_node_s_tasks_run_elsewhere_after_the_lease(cluster: Cluster, w
     doomed.kill()
     until(lambda: lines(witness) == ["doomed@t 1", "heir@t 2"])
     gate.touch()
-    assert result.get(timeout=20) == "heir@t"
+    assert result.get(timeout=60) == "heir@t"
     lost, run_again = (next(e for e in cluster.events(result.id) if e.get("reason") == "node lost"), 2)
     assert lost["node"] == "doomed@t"
     assert cluster.until_state(result.id, "succeeded")["attempt"] == str(run_again)
@@ -97,7 +98,7 @@ def test_a_killed_node_that_comes_back_adopts_its_tasks(cluster: Cluster, witnes
     again = cluster.start("phoenix", cpu=1, lease_s=60.0)
     until(lambda: lines(witness) == ["phoenix@t 1", "phoenix@t 2"])
     gate.touch()
-    assert result.get(timeout=20) == "phoenix@t"
+    assert result.get(timeout=60) == "phoenix@t"
     assert "tasks-adopted" in again.log
     again.stop()
 
@@ -123,7 +124,7 @@ def test_a_second_live_node_of_the_same_name_is_refused(cluster: Cluster) -> Non
     assert second.ended() != 0
     assert "NodeRefused" in second.log
     assert first.process.poll() is None
-    assert cluster["add"].apply_async((1, 1), target_worker_id="only@t").get(timeout=20) == 2
+    assert cluster["add"].apply_async((1, 1), target_worker_id="only@t").get(timeout=60) == 2
     first.stop()
 
 
@@ -160,12 +161,12 @@ def test_a_stopped_process_that_wakes_up_late_stores_nothing(cluster: Cluster, w
     sleeper.signal(signal.SIGSTOP)
     until(lambda: lines(witness)[1:] == ["awake@t 2"])
     gate.touch()
-    assert result.get(timeout=20) == "awake@t"
+    assert result.get(timeout=60) == "awake@t"
     sleeper.signal(signal.SIGCONT)
     until(lambda: "result-fenced" in sleeper.log or "finish-refused" in sleeper.log)
     until(lambda: "linked" in lines(witness))
     cluster.quiet()
-    assert result.get(timeout=20) == "awake@t"
+    assert result.get(timeout=60) == "awake@t"
     assert lines(witness).count("linked") == 1
     sleeper.stop()
 

@@ -16,7 +16,8 @@ from cloudai.errors import Unplaceable
 from cloudai.names import node_queue
 
 from ...poison import message
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +33,33 @@ def _quiet(cluster: Cluster) -> Iterator[None]:
 
 
 def test_success(cluster: Cluster) -> None:
-    assert cluster["add"].delay(1, 2).get(timeout=20) == 3
+    assert cluster["add"].delay(1, 2).get(timeout=60) == 3
 
 
 def test_a_lost_pool_process_fails_the_task(cluster: Cluster) -> None:
     result = cluster["die"].delay()
     with pytest.raises(WorkerLostError):
-        result.get(timeout=20)
+        result.get(timeout=60)
     cluster.until_state(result.id, "failed")
 
 
 def test_a_lost_pool_process_may_be_a_reason_to_run_again(cluster: Cluster, witness: Path) -> None:
     result = cluster["die_again"].delay(str(witness))
-    assert result.get(timeout=20) == "lived"
+    assert result.get(timeout=60) == "lived"
     assert cluster.until_state(result.id, "succeeded")["attempt"] == "2"
 
 
 def test_hard_time_limit(cluster: Cluster, witness: Path) -> None:
     result = cluster["slow"].apply_async((str(witness),), time_limit=0.5)
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=20)
+        result.get(timeout=60)
     cluster.until_state(result.id, "timed_out")
 
 
 def test_soft_time_limit(cluster: Cluster, witness: Path) -> None:
     result = cluster["slow"].apply_async((str(witness),), soft_time_limit=0.5)
     with pytest.raises(SoftTimeLimitExceeded):
-        result.get(timeout=20)
+        result.get(timeout=60)
     cluster.until_state(result.id, "timed_out")
 
 
@@ -67,16 +68,16 @@ def test_revoke_with_terminate_stops_it(cluster: Cluster, witness: Path) -> None
     until(lambda: lines(witness))
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=20)
+        result.get(timeout=60)
     cluster.until_state(result.id, "cancelled")
 
 
 def test_retry_in_a_child_process(cluster: Cluster) -> None:
-    assert cluster["retry"].delay(2, 0).get(timeout=20)["attempt"] == 3
+    assert cluster["retry"].delay(2, 0).get(timeout=60)["attempt"] == 3
 
 
 def test_replace_in_a_child_process(cluster: Cluster) -> None:
-    assert cluster["replaced"].delay(4).get(timeout=20) == 5
+    assert cluster["replaced"].delay(4).get(timeout=60) == 5
 
 
 def test_a_container_job_does_not_come_here(cluster: Cluster) -> None:
@@ -88,7 +89,7 @@ def test_a_container_job_does_not_come_here(cluster: Cluster) -> None:
     by_name = cluster.app.send_task("cloudai.run_container", constraints={"containers": "no"}, **job)
     assert {cluster.state(waiting.id), cluster.state(by_name.id)} == {"waiting"}
     threads = cluster.start("threads", cpu=1)
-    assert {waiting.get(timeout=30)["node"], by_name.get(timeout=30)["node"]} == {"threads@t"}
+    assert {waiting.get(timeout=60)["node"], by_name.get(timeout=60)["node"]} == {"threads@t"}
     threads.stop()
 
 
@@ -98,7 +99,7 @@ def test_a_container_job_that_comes_here_all_the_same_is_told(cluster: Cluster) 
     sent = message("cloudai.run_container", body=body)
     cluster.deployment.client.lpush(node_queue("forks@t"), json.dumps(sent))
     with pytest.raises(EngineUnavailable, match="nothing was reserved"):
-        cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=30)
+        cluster.app.AsyncResult(sent["headers"]["id"]).get(timeout=60)
 
 
 def test_sigquit_gives_the_running_task_back(cluster: Cluster, witness: Path, gate: Path) -> None:
@@ -113,6 +114,6 @@ def test_sigquit_gives_the_running_task_back(cluster: Cluster, witness: Path, ga
     again = cluster.start("doomed", "-P", "prefork", "-c", "1", cpu=1)
     until(lambda: len(lines(witness)) == 2)
     gate.touch()
-    assert result.get(timeout=20) == "doomed@t"
+    assert result.get(timeout=60) == "doomed@t"
     assert lines(witness) == ["doomed@t 1", "doomed@t 2"]
     again.stop()

@@ -7,7 +7,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 #: Never run out here: a node that leaves in order needs none.
 LEASE = {"lease_s": 60.0, "heartbeat_timeout_s": 20.0}

@@ -13,8 +13,9 @@ from celery import Celery
 from cloudai import CloudAI
 from cloudai.settings import Settings
 
+from ...waiting import until
 from .canvas_project import PROGRAMS, Seen, build
-from .cluster import HERE, Cluster, WorkerProcess, close, until
+from .cluster import HERE, Cluster, WorkerProcess, close
 
 
 @pytest.fixture(scope="module")

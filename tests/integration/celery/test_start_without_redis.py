@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .cluster import Cluster, until
+from ...waiting import until
+from .cluster import Cluster
 
 
 def test_a_node_that_starts_before_redis_joins_when_it_answers(bare_cluster: Cluster) -> None:

@@ -11,7 +11,8 @@ import pytest
 from celery import _state as celery_state
 from celery import chord
 
-from .cluster import Cluster, WorkerProcess, lines, until
+from ...waiting import until
+from .cluster import Cluster, WorkerProcess, lines
 
 
 @pytest.fixture(scope="module")

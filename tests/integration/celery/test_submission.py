@@ -18,7 +18,8 @@ from cloudai.cli.task_report import task_report
 from cloudai.errors import ContainerError, DuplicateTask, InvalidRequest, Unplaceable
 from cloudai.scheduling.requests import Resources
 
-from .cluster import Cluster, close, until
+from ...waiting import until
+from .cluster import Cluster, close
 
 #: A secret that the node has; nobody else may ever see it.
 TOKEN = "correct-horse-battery-staple"
@@ -172,21 +173,21 @@ def test_an_id_that_is_unfinished_is_refused(cluster: Cluster) -> None:
 
 def test_an_id_that_has_ended_may_be_used_again(cluster: Cluster) -> None:
     result = cluster["add"].apply_async((1, 1))
-    assert result.get(timeout=20) == 2
+    assert result.get(timeout=60) == 2
     cluster.until_state(result.id, "succeeded")
     result.forget()
-    assert cluster["add"].apply_async((2, 2), task_id=result.id).get(timeout=20) == 4
+    assert cluster["add"].apply_async((2, 2), task_id=result.id).get(timeout=60) == 4
     cluster.until_state(result.id, "succeeded")
     assert cluster.ends(result.id) == ["succeeded", "succeeded"]
 
 
 def test_a_plain_task_goes_where_it_always_went(cluster: Cluster) -> None:
     before = cluster.deployment.client.xlen(cluster.deployment.keys.events)
-    assert cluster["plain_add"].delay(1, 2).get(timeout=20) == 3
-    assert cluster["plain_add"].apply_async((1, 2), queue="mine").get(timeout=20) == 3
+    assert cluster["plain_add"].delay(1, 2).get(timeout=60) == 3
+    assert cluster["plain_add"].apply_async((1, 2), queue="mine").get(timeout=60) == 3
     cluster.app.conf.task_routes = {"jobs.plain_add": {"queue": "mine"}}
     try:
-        assert cluster["plain_add"].delay(1, 2).get(timeout=20) == 3
+        assert cluster["plain_add"].delay(1, 2).get(timeout=60) == 3
     finally:
         cluster.app.conf.task_routes = None
     assert cluster.deployment.client.xlen(cluster.deployment.keys.events) == before
@@ -194,7 +195,7 @@ def test_a_plain_task_goes_where_it_always_went(cluster: Cluster) -> None:
 
 def test_a_plain_task_may_ask_once(cluster: Cluster) -> None:
     result = cluster["plain_add"].apply_async((1, 2), resources={"cpu": 2, "memory": "1GiB"}, task_type="cpu-heavy")
-    assert result.get(timeout=20) == 3
+    assert result.get(timeout=60) == 3
     entry = cluster.until_state(result.id, "succeeded")
     assert (entry["cpu"], entry["memory"], entry["type"], entry["node"]) == ("2000", str(2**20), "cpu-heavy", "one@t")
 
@@ -203,14 +204,14 @@ def test_send_task_by_name_takes_the_options(cluster: Cluster) -> None:
     result = cluster.app.send_task(
         "jobs.plain_add", (1, 2), resources=Resources(500, 65536), task_type="mixed", user_id="me"
     )
-    assert result.get(timeout=20) == 3
+    assert result.get(timeout=60) == 3
     entry = cluster.until_state(result.id, "succeeded")
     assert (entry["cpu"], entry["type"], entry["user"]) == ("500", "mixed", "me")
 
 
 def test_task_type_alone_is_a_request(cluster: Cluster) -> None:
     result = cluster["plain_add"].apply_async((1, 2), task_type="memory-heavy")
-    assert result.get(timeout=20) == 3
+    assert result.get(timeout=60) == 3
     assert cluster.until_state(result.id, "succeeded")["type"] == "memory-heavy"
 
 
@@ -225,7 +226,7 @@ def test_a_time_limit_bounds_the_prediction(cluster: Cluster) -> None:
 
 def test_options_of_a_submission_win_over_the_task_s(cluster: Cluster) -> None:
     result = cluster["add"].apply_async((1, 2), resources={"cpu": 0.5})
-    assert result.get(timeout=20) == 3
+    assert result.get(timeout=60) == 3
     assert cluster.until_state(result.id, "succeeded")["cpu"] == "500"
 
 
@@ -248,7 +249,7 @@ def test_two_applications_in_one_process_keep_apart(cluster: Cluster) -> None:
     result = other.tasks["jobs.add"].delay(1, 1)
     assert other.deployment.ledger.entry(result.id)["state"] == "waiting"
     assert cluster.state(result.id) == ""
-    assert cluster["add"].delay(1, 1).get(timeout=20) == 2
+    assert cluster["add"].delay(1, 1).get(timeout=60) == 2
     result.revoke()
     assert result.state == "REVOKED"
 
@@ -268,7 +269,7 @@ def test_a_beat_entry_takes_resources(cluster: Cluster) -> None:
     entry = {"task": "jobs.plain_add", "schedule": 3600.0, "args": (1, 2), "options": {"resources": {"cpu": 2}}}
     scheduler = Scheduler(cluster.app, schedule={}, lazy=True)
     result = scheduler.apply_async(scheduler.Entry(name="hourly", app=cluster.app, **entry))
-    assert result.get(timeout=20) == 3
+    assert result.get(timeout=60) == 3
     assert cluster.until_state(result.id, "succeeded")["cpu"] == "2000"
 
 
@@ -283,13 +284,13 @@ def test_environment_values_are_shown_nowhere(cluster: Cluster) -> None:
         with receiver.consumer_context(wakeup=False) as (events_connection, _, _):
             # Any worker's heartbeat tells that we are subscribed.
             while not events:
-                events_connection.drain_events(timeout=20)
+                events_connection.drain_events(timeout=60)
             result = app.send_task("cloudai.run_container", kwargs=kwargs)
             end = time.monotonic() + 60
             # The producer tells of it once it has been placed, so perhaps after the node has begun.
             wanted = {"task-sent", "task-received", "task-started"}
             while not wanted <= {e["type"] for e in events if e.get("uuid") == result.id}:
-                events_connection.drain_events(timeout=20)
+                events_connection.drain_events(timeout=60)
                 assert time.monotonic() < end, events
     found = [e for e in events if e.get("uuid") == result.id]
     message = cluster.deployment.ledger.message(result.id)
@@ -339,5 +340,5 @@ def test_the_value_of_a_secret_is_nowhere(cluster: Cluster) -> None:
 
 def test_closing_is_possible_more_than_once(cluster: Cluster) -> None:
     app = cluster.new_app()
-    assert app.tasks["jobs.add"].delay(1, 1).get(timeout=20) == 2
+    assert app.tasks["jobs.add"].delay(1, 1).get(timeout=60) == 2
     close(app)

@@ -9,7 +9,8 @@ import pytest
 from celery import chord
 from celery.exceptions import ChordError, WorkerLostError
 
-from .cluster import Cluster, lines, until
+from ...waiting import until
+from .cluster import Cluster, lines
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ class Flower:
             return False
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return str(answer.read().decode())
 
     def json(self, path: str) -> Any:
@@ -58,7 +58,7 @@ class Flower:
 
     def post(self, path: str) -> Any:
         request = urllib.request.Request(self.url + path, data=b"", method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read().decode())
 
 

@@ -16,7 +16,8 @@ from cloudai import CloudAI
 from cloudai.embedded import EmbeddedValkey
 from cloudai.settings import Settings
 
-from ..celery.cluster import WorkerProcess, close, until
+from ...waiting import until
+from ..celery.cluster import WorkerProcess, close
 
 SHOP = Path(__file__).parent / "shop"
 

@@ -14,7 +14,8 @@ from cloudai.errors import InvalidRequest
 from cloudai.scheduling.decision import read_record
 from cloudai.scheduling.parameters import GAParams
 
-from ..celery.cluster import Cluster, lines, until
+from ...waiting import until
+from ..celery.cluster import Cluster, lines
 
 #: How long a task waits before a node is held for it, seconds.
 STARVING_S = 1.0
@@ -54,13 +55,13 @@ def full(cluster: Cluster, witness: Path, gate: Path) -> Iterator[list[Any]]:
     yield held
     gate.touch()
     for one in held:
-        one.get(timeout=20)
+        one.get(timeout=60)
 
 
 def test_constraints_are_kept(cluster: Cluster) -> None:
     for zone, node in (("a", "small@t"), ("b", "large@t")):
         results = [cluster["add"].apply_async((1, 1), constraints={"zone": zone}) for _ in range(3)]
-        assert [r.get(timeout=20) for r in results] == [2, 2, 2]
+        assert [r.get(timeout=60) for r in results] == [2, 2, 2]
         assert {cluster.deployment.ledger.entry(r.id)["node"] for r in results} == {node}
 
 
@@ -71,7 +72,7 @@ def test_a_constraint_that_no_node_meets_waits(cluster: Cluster) -> None:
 
 
 def test_a_target_is_kept_and_a_drained_one_waits(cluster: Cluster) -> None:
-    assert cluster["add"].apply_async((1, 1), target_worker_id="small@t").get(timeout=20) == 2
+    assert cluster["add"].apply_async((1, 1), target_worker_id="small@t").get(timeout=60) == 2
     cluster.deployment.fleet.drain("small@t")
     result = cluster["add"].apply_async((1, 1), target_worker_id="small@t")
     assert cluster.state(result.id) == "waiting"
@@ -79,7 +80,7 @@ def test_a_target_is_kept_and_a_drained_one_waits(cluster: Cluster) -> None:
     assert record["outcome"] == "wait"
     assert record["refusals"]
     cluster.deployment.fleet.undrain("small@t")
-    assert result.get(timeout=20) == 2
+    assert result.get(timeout=60) == 2
     assert cluster.until_state(result.id, "succeeded")["node"] == "small@t"
 
 
@@ -97,7 +98,7 @@ def test_more_tasks_than_room_run_in_deadline_order(
     assert {cluster.state(r.id) for r in results} == {"waiting"}
     gate.touch()
     for one in results:
-        one.get(timeout=20)
+        one.get(timeout=60)
     assert [line for line in lines(witness) if line.startswith("deadline")] == [f"deadline {h}" for h in sorted(order)]
 
 
@@ -122,13 +123,13 @@ def test_small_tasks_pass_a_large_one_that_starts_in_the_end(cluster: Cluster, w
     until(lambda: cluster.deployment.fleet.entry("large@t")["held_for"] == large.id, "the node is held for it")
     running.append(small(3))
     gates[1].touch()
-    running[1].get(timeout=20)
+    running[1].get(timeout=60)
     assert cluster.state(running[3].id) == "waiting"
     gates[2].touch()
-    assert large.get(timeout=20) == "large"
+    assert large.get(timeout=60) == "large"
     gates[3].touch()
     for one in running:
-        one.get(timeout=20)
+        one.get(timeout=60)
     assert lines(witness).index("large") == 3
 
 
@@ -145,7 +146,7 @@ def test_parameters_are_reloaded_by_a_running_process(cluster: Cluster) -> None:
 
     until(reloaded)
     results = [cluster["add"].apply_async((1, 1), resources={"cpu": 0.5}) for _ in range(2)]
-    assert [r.get(timeout=20) for r in results] == [2, 2]
+    assert [r.get(timeout=60) for r in results] == [2, 2]
     assert {cluster.deployment.ledger.entry(r.id)["node"] for r in results} == {"large@t"}
     cluster.deployment.parameters.publish(GAParams(), "test")
 
@@ -175,7 +176,7 @@ def test_which_scheduler_decides(
     before = fallbacks(cluster)
     app = cluster.new_app({"scheduling": scheduling})
     result = app.tasks["jobs.add"].delay(1, 1)
-    assert result.get(timeout=20) == 2
+    assert result.get(timeout=60) == 2
     assert scheduler_of(cluster, result.id) == scheduler
     assert fallbacks(cluster) == before
 
@@ -186,7 +187,7 @@ def test_a_rollout_is_stable_by_task_id(cluster: Cluster) -> None:
         app = cluster.new_app({"scheduling": {"rollout_percent": 50}})
         for i in range(8):
             task_id = f"rollout-{i}"
-            app.tasks["jobs.add"].apply_async((1, 1), task_id=task_id).get(timeout=20)
+            app.tasks["jobs.add"].apply_async((1, 1), task_id=task_id).get(timeout=60)
             cluster.until_state(task_id, "succeeded")
             seen.setdefault(task_id, set()).add(scheduler_of(cluster, task_id))
             app.AsyncResult(task_id).forget()
@@ -199,7 +200,7 @@ def test_a_broken_scheduler_falls_back_and_is_counted(cluster: Cluster, monkeypa
     before = fallbacks(cluster).get("fallback:internal_error", 0)
     app = cluster.new_app({"scheduling": {"scheduler": "user_schedulers:Broken"}})
     result = app.tasks["jobs.add"].delay(1, 1)
-    assert result.get(timeout=20) == 2
+    assert result.get(timeout=60) == 2
     assert scheduler_of(cluster, result.id) == "round-robin"
     assert fallbacks(cluster)["fallback:internal_error"] == before + 1
 

@@ -49,7 +49,7 @@ def unavailable(reason: str) -> None:
 @pytest.fixture(scope="session")
 def engine():
     try:
-        client = docker.APIClient(version="auto", timeout=30)
+        client = docker.APIClient(version="auto", timeout=60)
         client.ping()
     except (DockerException, OSError) as error:
         unavailable(f"no Docker engine answers: {error}")

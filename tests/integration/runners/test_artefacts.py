@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 import uuid
 from dataclasses import replace
 
@@ -12,6 +11,8 @@ from cloudai.containers import ContainerFailed, InputsNotFetched, OutputsNotKept
 from cloudai_workers.runners.base import StopHandle
 from cloudai_workers.runners.docker_runner import DockerRunner
 from cloudai_workers.runners.policy import NodePolicy
+
+from ...waiting import until
 
 pytestmark = pytest.mark.docker
 
@@ -149,10 +150,7 @@ def test_killing_a_job_removes_its_folders(make_runner, make_stored, engine, tmp
 
 def wait_running(engine, job):
     """Until the job's container runs. Its node must not be asked: the next one removes what no container has yet."""
-    end = time.monotonic() + 60
-    while not engine.containers(filters={"label": f"cloudai.task={job.task_id}"}):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: engine.containers(filters={"label": f"cloudai.task={job.task_id}"}), f"a container of {job.task_id}")
 
 
 def run_quietly(runner, job, control):

@@ -14,6 +14,8 @@ from cloudai_workers.runners.base import Limits, StopHandle, job_name
 from cloudai_workers.runners.docker_runner import DockerRunner
 from cloudai_workers.runners.policy import NodePolicy
 
+from ...waiting import until
+
 pytestmark = pytest.mark.docker
 
 
@@ -220,8 +222,7 @@ def test_an_adopted_container_is_known_by_its_last_attempt(docker_runner, engine
     again = replace(job, attempt=5, adopts=1)
     thread = threading.Thread(target=run_quietly, args=(docker_runner, again, control))
     thread.start()
-    while [live.attempt for live in docker_runner.adopt()] != [5]:
-        time.sleep(0.02)
+    until(lambda: [live.attempt for live in docker_runner.adopt()] == [5], "it is known by attempt 5")
     assert not docker_runner.kill(job.task_id, 1)
     control.stop()
     thread.join(60)
@@ -247,8 +248,7 @@ def test_what_a_new_incarnation_looks_after_is_left_alone(docker_runner, engine,
 
     thread = threading.Thread(target=run)
     thread.start()
-    while not [live for live in docker_runner.adopt() if live.running]:
-        time.sleep(0.02)
+    until(lambda: [live for live in docker_runner.adopt() if live.running], "its container runs")
     control.stop()
     thread.join(60)
     assert len(raised) == 1

@@ -15,7 +15,8 @@ from cloudai.embedded.server import free_port
 from cloudai.embedded.valkey import _binary
 from cloudai.settings import ConfigurationError, Settings
 
-from ..celery.cluster import Cluster, until
+from ...waiting import until
+from ..celery.cluster import Cluster
 
 MASTER = "cloudai-master"
 

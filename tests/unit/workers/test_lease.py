@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +12,8 @@ from cloudai_workers.lease import Lease, now_s
 from cloudai_workers.runners import watch as watch_module
 from cloudai_workers.runners.base import StopHandle
 from cloudai_workers.runners.watch import Outcome, Watch
+
+from ...waiting import until
 
 JOB = ("t", 1)
 
@@ -37,13 +37,6 @@ class Runner:
     def resume(self, task_id: str, attempt: int) -> bool:
         self.told.append(("resume", task_id, attempt))
         return True
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture
