@@ -18,13 +18,12 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from cloudai_workers.runners import cgroups
+from cloudai_workers.runners.engine_address import engine_address
 from cloudai_workers.runners.labels import NAMESPACE_LABEL, NODE_LABEL
 from cloudai_workers.runners.process_state import JobFolder, alive, folders, signal_job
 
 #: Seconds that the engine has for an answer.
 _TIMEOUT_S = 30.0
-#: Where an engine listens unless the node's settings or DOCKER_HOST say otherwise.
-_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 #: What goes wrong when an engine is away, or answers with something else than expected.
 TROUBLE = (OSError, http.client.HTTPException, ValueError, KeyError)
@@ -56,7 +55,7 @@ class Containers:
     """The containers of a node."""
 
     def __init__(self, address: str, namespace: str, node: str) -> None:
-        self._address = address or os.environ.get("DOCKER_HOST") or _DEFAULT_ENGINE
+        self._address = engine_address(address)
         self._filters = json.dumps({"label": [f"{NAMESPACE_LABEL}={namespace}", f"{NODE_LABEL}={node}"]})
 
     def found(self) -> list[GuardedJob]:
