@@ -1,23 +1,14 @@
 """Runs jobs as local processes: the embedded default where no container engine answers.
 
-The job's command runs below a small supervisor (a shell) that leads a session of its own. The supervisor
-waits for one
-line before it starts the command, so the job's state is on disk and its group of the kernel's is set before
-the job can
-do anything; when the node dies first, the line never comes and the job never begins. The supervisor writes
-the exit code, so that a restarted node, which is not its parent, can take it.
+The job's command runs below a small supervisor (supervisor.py) that leads a session of its own; what a restarted node
+needs to find it again is in the job's folder (process_state.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import resource
-import select
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,47 +16,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cloudai.containers.errors import CommandNotFound, EngineUnavailable, Refused, Superseded
+from cloudai.containers.errors import EngineUnavailable, Refused, Superseded
 from cloudai.containers.result import ContainerResult
 from cloudai_workers.pause_notes import PauseNotes
 from cloudai_workers.runners import cgroups
 from cloudai_workers.runners.base import Job, LiveJob, StopHandle, attempt_of, job_name
 from cloudai_workers.runners.judgement import judged, raise_if_stopped
 from cloudai_workers.runners.kept_logs import KeptLogs
-from cloudai_workers.runners.policy import Admitted, NodePolicy, admit
+from cloudai_workers.runners.policy import NodePolicy, admit
 from cloudai_workers.runners.process_output import both_output, chunks, follow_output, tail_output
 from cloudai_workers.runners.process_state import (
     JobFolder,
     ProcessState,
     alive,
+    await_end,
     boot_id,
     drop_oldest,
+    end_descriptor,
     folders,
     signal_job,
-    started_ticks,
 )
+from cloudai_workers.runners.supervisor import Supervisor
 from cloudai_workers.runners.watch import Outcome, Watch
 
 log = logging.getLogger(__name__)
 
-#: Where a job's commands are looked for unless its env says otherwise.
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds that killed processes may take to end.
 KILL_TIMEOUT_S = 30.0
-
-# The shell says "Killed" on its own standard error when a signal ends the command, so the job's goes through
-# descriptor 3; in a subshell, because a redirection of the command itself would hold for that word too.
-_SUPERVISOR = """\
-IFS= read -r go || exit 125
-ulimit -c 0
-exit_file=$1
-shift
-exec 3>&2 2>/dev/null
-(exec "$@" </dev/null 2>&3 3>&-)
-code=$?
-echo "$code" >"$exit_file"
-exit "$code"
-"""
 
 
 class ProcessRunner:
@@ -88,8 +65,7 @@ class ProcessRunner:
 
         Args:
             node: name of this node.
-            work_dir: folder for the jobs' state and working folders; a restarted node must be given the same
-                one.
+            work_dir: folder for the jobs' state and working folders; a restarted node must be given the same one.
             namespace: keeps fleets on one machine apart.
             policy: the operator's allowlists.
             kept_logs: where the full output of each run is kept; None keeps it only while the run lasts.
@@ -130,9 +106,7 @@ class ProcessRunner:
             probe.remove()
         missing = sorted({"cpu", "memory", "pids"} - enforced)
         if missing:
-            said.append(
-                f"not enforced on jobs, because control groups are not writable: {', '.join(missing)}"
-            )
+            said.append(f"not enforced on jobs, because control groups are not writable: {', '.join(missing)}")
         return said
 
     def home(self) -> str:
@@ -157,20 +131,20 @@ class ProcessRunner:
         name = folder.path.name
         group = cgroups.JobGroup(name) if self._job_groups else None
         watch = Watch(control, job.spec.timeout)
-        child: subprocess.Popen[bytes] | None = None
+        supervisor: Supervisor | None = None
         try:
             state = self._claim_folder(folder)
             if state is None:
-                child = self._prepare(job, job.spec.command, admitted, folder, group)
+                supervisor = Supervisor(job, job.spec.command, admitted, folder, group)
                 raise_if_stopped(control)
-                state = self._let_go(job, folder, child, watch)
+                state = self._let_go(job, folder, supervisor, watch)
             else:
                 self._attach(name, state, watch)
-            return self._watch_over(job, control, folder, group, watch, state, child)
+            return self._watch_over(job, control, folder, group, watch, state, supervisor)
         finally:
             if self._still_ours():
-                if child is not None and child.returncode is None:
-                    self._end_child(child)
+                if supervisor is not None:
+                    supervisor.end()
                 if group is not None:
                     group.kill()
                     group.remove()
@@ -201,89 +175,12 @@ class ProcessRunner:
                 continue
             return None
 
-    def _prepare(
-        self,
-        job: Job,
-        command: tuple[str, ...],
-        admitted: Admitted,
-        folder: JobFolder,
-        group: cgroups.JobGroup | None,
-    ) -> subprocess.Popen[bytes]:
-        """The supervisor, waiting, with its limits set."""
-        workdir = folder.work / (job.spec.workdir or "").lstrip("/")
-        workdir.mkdir(parents=True)
-        (folder.work / "tmp").mkdir(exist_ok=True)
-        env = {
-            "PATH": DEFAULT_PATH,
-            "HOME": str(folder.work),
-            "TMPDIR": str(folder.work / "tmp"),
-            "LANG": "C.UTF-8",
-            # Without it a job would see every GPU of the machine, reserved or not.
-            "CUDA_VISIBLE_DEVICES": ",".join(job.reservation.gpu_devices),
-            **dict(admitted.env),
-        }
-        program = shutil.which(workdir / command[0] if "/" in command[0] else command[0], path=env["PATH"])
-        if program is None:
-            raise CommandNotFound(f"{command[0]} is not an executable file in {env['PATH']}")
-        user, _, user_group = (job.spec.user or "").partition(":")
-        folder.exit.touch()
-        if user:
-            self._give_to(user, user_group, folder)
-        with folder.stdout.open("ab") as stdout, folder.stderr.open("ab") as stderr:
-            try:
-                child = subprocess.Popen(
-                    ["/bin/sh", "-c", _SUPERVISOR, "sh", str(folder.exit), program, *command[1:]],
-                    cwd=workdir,
-                    env=env,
-                    stdin=subprocess.PIPE,
-                    stdout=stdout,
-                    stderr=stderr,
-                    start_new_session=True,
-                    user=_id_or_name(user),
-                    group=_id_or_name(user_group),
-                    extra_groups=[] if user else None,
-                )
-            except OSError as error:
-                raise EngineUnavailable(f"no process can be started: {error}") from error
-        if group is not None:
-            group.create(job.reservation.cpu_milli, job.reservation.memory_kib * 1024, job.limits.pids)
-            group.add(child.pid)
-        return child
-
-    def _give_to(self, user: str, user_group: str, folder: JobFolder) -> None:
-        owning_group = _id_or_name(user_group)
-        try:
-            for path in (folder.exit, folder.work, *folder.work.rglob("*")):
-                shutil.chown(path, user=int(user) if user.isdecimal() else user)
-                if owning_group is not None:
-                    shutil.chown(path, group=owning_group)
-        except LookupError as error:
-            raise CommandNotFound(f"user {user}: {error}") from error
-
-    def _let_go(
-        self, job: Job, folder: JobFolder, child: subprocess.Popen[bytes], watch: Watch
-    ) -> ProcessState:
-        ticks = started_ticks(child.pid)
-        if ticks is None or child.stdin is None:
-            raise EngineUnavailable("the job's supervisor ended before the job began")
-        state = ProcessState(
-            task_id=job.task_id,
-            attempt=job.attempt,
-            node=job.node,
-            namespace=self._namespace,
-            pid=child.pid,
-            started_ticks=ticks,
-            boot=boot_id(),
-            begun=time.time(),
-        )
+    def _let_go(self, job: Job, folder: JobFolder, supervisor: Supervisor, watch: Watch) -> ProcessState:
+        state = supervisor.state(job, self._namespace)
         folder.write_state(state)
         self._watches[job.task_id, job.attempt] = watch
         watch.begin()
-        try:
-            child.stdin.write(b"\n")
-            child.stdin.close()
-        except BrokenPipeError as error:
-            raise EngineUnavailable("the job's supervisor was ended before the job began") from error
+        supervisor.let_go()
         return state
 
     def _attach(self, name: str, state: ProcessState, watch: Watch) -> None:
@@ -300,34 +197,14 @@ class ProcessRunner:
         group: cgroups.JobGroup | None,
         watch: Watch,
         state: ProcessState,
-        child: subprocess.Popen[bytes] | None,
+        supervisor: Supervisor | None,
     ) -> ContainerResult:
         try:
-            descriptor = _pidfd(state)
-            if descriptor is None:
-                watch.ended()
-            else:
-                threading.Thread(
-                    target=_await_end, args=(descriptor, watch), name=f"wait-{job.task_id}", daemon=True
-                ).start()
-            outcome = watch.wait(lambda: self._bound_output(folder, job.limits.log_bytes))
-            if not self._still_ours():
-                raise Superseded("a new incarnation of this node looks after it")
-            if outcome is not Outcome.ENDED:
-                signal_job(folder.path.name, state, signal.SIGKILL)
-                if not watch.wait_ended(KILL_TIMEOUT_S):
-                    raise EngineUnavailable(f"the job did not end within {KILL_TIMEOUT_S:.0f} s of its kill")
+            outcome = self._await_end(job, folder, watch, state)
             run_s = watch.elapsed_s
         finally:
             del self._watches[job.task_id, job.attempt]
-        used = cgroups.Usage()
-        status: int | None = None
-        if child is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(
-                    child.pid, signal.SIGKILL
-                )  # what it left running; the zombie still holds the number
-            status, used = _reap(child)
+        status, used = supervisor.reap() if supervisor is not None else (None, cgroups.Usage())
         oom_kills = 0
         if group is not None:
             group.kill()
@@ -340,7 +217,7 @@ class ProcessRunner:
         exit_code = folder.exit_code()
         if exit_code is None:
             exit_code = status
-        elif child is None:
+        elif supervisor is None:
             run_s = max(0.0, folder.exit.stat().st_mtime - state.begun - watch.paused_s)
         if exit_code is None:
             if outcome is Outcome.ENDED:
@@ -366,12 +243,31 @@ class ProcessRunner:
         )
         return judged(result, outcome, control, job, out_of_memory=oom_kills > 0)
 
+    def _await_end(self, job: Job, folder: JobFolder, watch: Watch, state: ProcessState) -> Outcome:
+        """Wait for the job's end, a stop or the time limit, and see to it that it has ended then."""
+        descriptor = end_descriptor(state)
+        if descriptor is None:
+            watch.ended()
+        else:
+
+            def wait() -> None:
+                await_end(descriptor)
+                watch.ended()
+
+            threading.Thread(target=wait, name=f"wait-{job.task_id}", daemon=True).start()
+        outcome = watch.wait(lambda: self._bound_output(folder, job.limits.log_bytes))
+        if not self._still_ours():
+            raise Superseded("a new incarnation of this node looks after it")
+        if outcome is not Outcome.ENDED:
+            signal_job(folder.path.name, state, signal.SIGKILL)
+            if not watch.wait_ended(KILL_TIMEOUT_S):
+                raise EngineUnavailable(f"the job did not end within {KILL_TIMEOUT_S:.0f} s of its kill")
+        return outcome
+
     def _bound_output(self, folder: JobFolder, log_bytes: int) -> None:
         for path in (folder.stdout, folder.stderr):
             if path.stat().st_size > log_bytes and not drop_oldest(path, log_bytes // 2):
-                log.warning(
-                    "output-unbounded file=%s reason=the file system cannot punch holes", path
-                )
+                log.warning("output-unbounded file=%s reason=the file system cannot punch holes", path)
 
     def _keep_log(self, job: Job, folder: JobFolder) -> None:
         if self._kept_logs is None:
@@ -381,14 +277,6 @@ class ProcessRunner:
         ):
             with target.open("wb") as kept:
                 kept.writelines(chunks(source))
-
-    def _end_child(self, child: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
-        _reap(child)
 
     # --- from other threads and after a restart
 
@@ -432,10 +320,10 @@ class ProcessRunner:
         if found is None:
             return False
         folder, state = found
-        descriptor = _pidfd(state)
+        descriptor = end_descriptor(state)
         signal_job(folder.path.name, state, signal.SIGKILL)
         if descriptor is not None:
-            _await_end(descriptor, None)
+            await_end(descriptor)
         if self._job_groups:
             group = cgroups.JobGroup(folder.path.name)
             group.kill()
@@ -468,40 +356,3 @@ class ProcessRunner:
 
     def close(self) -> None:
         """Nothing is held open between runs; see `Runner.close`."""
-
-
-def _id_or_name(user: str) -> int | str | None:
-    return None if not user else int(user) if user.isdecimal() else user
-
-
-def _pidfd(state: ProcessState) -> int | None:
-    """A descriptor that becomes readable when the process ends; None when it has ended."""
-    try:
-        descriptor = os.pidfd_open(state.pid)
-    except ProcessLookupError:
-        return None
-    if started_ticks(state.pid) not in (state.started_ticks, None):
-        os.close(descriptor)  # the number belongs to another process by now
-        return None
-    return descriptor
-
-
-def _await_end(descriptor: int, watch: Watch | None) -> None:
-    """Block until the process has ended."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    poll.poll()
-    os.close(descriptor)
-    if watch is not None:
-        watch.ended()
-
-
-def _reap(child: subprocess.Popen[bytes]) -> tuple[int, cgroups.Usage]:
-    """Exit code as a shell gives it, and what the kernel says that the process and its children used."""
-    _, status, used = os.wait4(child.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    child.returncode = code
-    # A process starts with the peak of the one that forked it, so only a higher peak is the job's own.
-    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = used.ru_maxrss * 1024 if used.ru_maxrss > inherited else None
-    return (code if code >= 0 else 128 - code), cgroups.Usage(peak, used.ru_utime + used.ru_stime)

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -123,6 +124,26 @@ def signal_job(name: str, state: ProcessState, number: int) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return True
+
+
+def end_descriptor(state: ProcessState) -> int | None:
+    """A descriptor that becomes readable when the process of a state ends; None when it has ended."""
+    try:
+        descriptor = os.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return None
+    if started_ticks(state.pid) not in (state.started_ticks, None):
+        os.close(descriptor)  # the number belongs to another process by now
+        return None
+    return descriptor
+
+
+def await_end(descriptor: int) -> None:
+    """Block until the process of an `end_descriptor` has ended; closes it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
+    os.close(descriptor)
 
 
 @cache
