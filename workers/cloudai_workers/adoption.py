@@ -36,6 +36,10 @@ class Adoption:
             logger.warning("adoption-failed node=%s: what runs here cannot be listed (%s)", self._node, error)
             return []
 
+    def attachable(self) -> list[tuple[str, int]]:
+        """Task id and attempt of those that a task can attach to: what ended with its machine is to run again."""
+        return [(job.task_id, job.attempt) for job in self.found() if not job.cut_off]
+
     def take_over(self, adopting: Collection[str]) -> None:
         """The node has joined, and these tasks are to attach to their jobs: pause those, end all others."""
         for job in self.found():

@@ -231,7 +231,7 @@ class Node:
                 "pause_after": f"{self.keeper.lease.pause_after_s:g}",
                 "pool": type(self._worker.pool).__name__,
             },
-            jobs=[(job.task_id, job.attempt) for job in self._adoption.found()] if self._can_run else (),
+            jobs=self._adoption.attachable() if self._can_run else (),
             home=self.runner.home() if self._can_run else "",
             margin_s=self.settings.lease_margin_s,
         )

@@ -212,6 +212,26 @@ def test_a_restarted_node_attaches_to_the_job_that_outlived_its_worker(
     again.stop()
 
 
+def test_a_job_that_ended_with_its_machine_runs_again_when_the_node_is_back(
+    cluster: Cluster, witness: Path, gate: Path
+) -> None:
+    node = cluster.start("reborn", cpu=1, lease_s=60.0)
+    result = container_job(cluster, "reborn", f"echo ran >> {witness}; [ -e {gate} ] || exec sleep 600").apply_async()
+    until(lambda: lines(witness))
+    # Guardian and job; the worker goes first, so that nobody sees its job end.
+    others = psutil.Process(node.process.pid).children(recursive=True)
+    assert len(others) >= 2
+    node.kill()
+    for process in others:
+        process.kill()
+    gate.touch()
+    again = cluster.start("reborn", cpu=1, lease_s=60.0)
+    assert result.get(timeout=60)["attempt"] == 2
+    assert lines(witness) == ["ran", "ran"]
+    assert cluster.deployment.ledger.entry(result.id)["losses"] == "1"
+    again.stop()
+
+
 def test_a_job_goes_on_across_restarts_of_its_node(cluster: Cluster, witness: Path, gate: Path) -> None:
     node = cluster.start("serial", cpu=1, lease_s=60.0)
     wait = f"echo $$ >> {witness}; while [ ! -e {gate} ]; do sleep 0.05; done; echo made once"

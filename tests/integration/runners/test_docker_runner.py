@@ -197,6 +197,24 @@ def test_an_ended_container_gives_its_result(docker_runner, engine, make_job, co
     assert caught.value.result.stdout_tail == "over\n"
 
 
+def test_what_ended_with_its_machine_has_no_result_to_take(docker_runner, engine, make_job, monkeypatch):
+    over = make_job(["true"])
+    cut_off = replace(over, task_id=f"{over.task_id}-2")
+    engine.wait(start_by_hand(engine, docker_runner, over, ["true"]))
+    running = start_by_hand(engine, docker_runner, cut_off, ["sleep", "600"])
+    time.sleep(0.05)
+    booted = time.time()
+    monkeypatch.setattr("cloudai_workers.runners.engine.booted_at", lambda: booted)
+    assert not any(live.cut_off for live in docker_runner.adopt())
+    # As an engine that is started again after a crash of its machine notes it.
+    engine.kill(running)
+    engine.wait(running)
+    found = {live.task_id: live.cut_off for live in docker_runner.adopt()}
+    assert found == {over.task_id: False, cut_off.task_id: True}
+    assert docker_runner.kill(over.task_id, 1)
+    assert docker_runner.kill(cut_off.task_id, 1)
+
+
 def test_a_container_that_was_made_but_never_started_is_started(docker_runner, engine, make_job, control):
     job = make_job(["true"])
     start_by_hand(engine, docker_runner, job, ["echo", "at last"], start=False)

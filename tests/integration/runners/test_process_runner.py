@@ -67,15 +67,18 @@ def test_a_job_that_ended_meanwhile_gives_its_result(process_runner, make_job, c
     die_while_running(tmp_path, task_id, f"touch {tmp_path}/begun; sleep 0.2; echo over")
     while process_runner.adopt()[0].running:
         pass
+    assert not process_runner.adopt()[0].cut_off
     assert process_runner.run(make_job(["echo", "again"]), control).stdout_tail == "over\n"
 
 
 def test_a_job_that_was_killed_meanwhile_has_no_verdict(process_runner, make_job, control, task_id, tmp_path):
     die_while_running(tmp_path, task_id, f"touch {tmp_path}/begun; sleep 600")
     [live] = process_runner.adopt()
+    assert not live.cut_off
     os.killpg(int(live.container_id), 9)
     while process_runner.adopt()[0].running:
         pass
+    assert process_runner.adopt()[0].cut_off
     with pytest.raises(EngineUnavailable, match="no exit code"):
         process_runner.run(make_job(["echo", "again"]), control)
 

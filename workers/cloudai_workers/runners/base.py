@@ -88,6 +88,8 @@ class LiveJob:
     running: bool
     #: Container id, or process id as text.
     container_id: str
+    #: It has ended, but not by itself: its machine went down, or somebody killed it. There is no result to take.
+    cut_off: bool = False
 
 
 class StopReason(StrEnum):

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,11 @@ class DockerRunner:
         rows = self._engine.containers()
         first_names = {job_name(row["Labels"][TASK_LABEL], int(row["Labels"][ATTEMPT_LABEL])) for row in rows}
         self._artefacts.remove_others(first_names | self._with_artefacts)
-        return _live_jobs(rows)
+        ended = {row["Id"] for row in rows if row["State"] == "exited"}
+        return [
+            replace(job, cut_off=job.container_id in ended and self._engine.ended_with_machine(job.container_id))
+            for job in _live_jobs(rows)
+        ]
 
     def close(self) -> None:
         """Close the connections to the engine; see `Runner.close`."""

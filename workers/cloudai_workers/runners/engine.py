@@ -18,6 +18,7 @@ from cloudai_workers.runners.engine_address import engine_address
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, explanation
 from cloudai_workers.runners.labels import NAMESPACE_LABEL, NODE_LABEL
 from cloudai_workers.runners.log_frames import frames
+from cloudai_workers.runners.reboot import booted_at, ended_with_machine
 
 #: Seconds that one short engine call may take.
 CALL_TIMEOUT_S = 60
@@ -58,10 +59,14 @@ class Engine:
                     client.close()
                     raise
                 self.cores = int(info.get("NCPU") or 0)
-                local = self.address.startswith(("unix://", "/"))
-                self.job_groups = local and info.get("CgroupDriver") == "cgroupfs" and JobGroup.usable()
+                self.job_groups = self.is_local and info.get("CgroupDriver") == "cgroupfs" and JobGroup.usable()
                 self._client = client
             return self._client
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.address.startswith(("unix://", "/"))
 
     def reach(self) -> None:
         """Connect. EngineUnavailable: it does not answer."""
@@ -107,6 +112,16 @@ class Engine:
         """All that the engine knows of a container. NotFound."""
         found: dict[str, Any] = self.client.inspect_container(container)
         return found
+
+    def ended_with_machine(self, container: str) -> bool:
+        """Whether a container that has ended did so because the machine went down."""
+        if not self.is_local:
+            return False
+        try:
+            state = self.inspect(container)["State"]
+        except NotFound:
+            return False
+        return ended_with_machine(moment(state["StartedAt"]), moment(state["FinishedAt"]), booted_at())
 
     def kill(self, container: str) -> None:
         """End a container, if it has not ended or gone by itself."""

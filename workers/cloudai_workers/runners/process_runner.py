@@ -351,7 +351,10 @@ class ProcessRunner:
             state = folder.state()
             if state is None or (state.namespace, state.node) != (self._namespace, self._node):
                 continue
-            found.append(LiveJob(state.task_id, state.attempt, state.node, alive(state), str(state.pid)))
+            running = alive(state)
+            # Its supervisor writes the exit code before it ends, unless it is killed too.
+            cut_off = not running and folder.exit_code() is None
+            found.append(LiveJob(state.task_id, state.attempt, state.node, running, str(state.pid), cut_off))
         return found
 
     def close(self) -> None:
