@@ -13,25 +13,24 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from celery.worker.state import active_requests
 from redis.exceptions import RedisError
 
 import cloudai
 from cloudai import names, transport
-from cloudai.endings import end_without_worker, repeat_chord_part, settle
-from cloudai.state.attempts import Claim
 from cloudai.state.fleet import NodeCapacity, Registration
 from cloudai_workers.adoption import Adoption
+from cloudai_workers.after_silence import AfterSilence
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
 from cloudai_workers.clerk import Clerk
+from cloudai_workers.deliveries import Deliveries
 from cloudai_workers.fence import Hearing
 from cloudai_workers.guard import Guard
 from cloudai_workers.holding import Holding
@@ -43,17 +42,14 @@ from cloudai_workers.overload import OverloadClock
 from cloudai_workers.pool import NodePool
 from cloudai_workers.runner_choice import make_runner
 from cloudai_workers.runners.base import Runner, StopHandle
-from cloudai_workers.running import running_jobs, supersede
+from cloudai_workers.running import running_jobs
 from cloudai_workers.tenancy import Tenancy
+from cloudai_workers.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
-#: A placed task whose doorbell is gone so long is rung for again.
-RING_AFTER_S = 5.0
 #: Time to make outstanding reports at shutdown.
 REPORT_TIMEOUT_S = 30.0
-#: How soon a new incarnation on this machine takes the jobs over once it has joined, seconds at most.
-HAND_OVER_S = 10.0
 
 _current: Node | None = None
 
@@ -75,9 +71,7 @@ class Node:
         self.incarnation = secrets.token_hex(8)
         #: Of the worker's own process; children of its pool see another one.
         self.pid = os.getpid()
-        self.work_dir = Path(
-            self.settings.work_dir or click.get_app_dir("cloudai")
-        ) / name.replace("/", "_")
+        self.work_dir = Path(self.settings.work_dir or click.get_app_dir("cloudai")) / name.replace("/", "_")
         # Made before the pool forks its children.
         self.hearing = Hearing(self.settings.heartbeat_timeout_s)
         self._overload = OverloadClock()
@@ -114,16 +108,20 @@ class Node:
             tenant=self._tenancy.holds,
             pauses=self.settings.on_disconnect == "pause",
         )
+        self._after_silence = AfterSilence(name, self.deployment.ledger, self.keeper, self._guard, self._tenancy)
+        self._upkeep = Upkeep(app, name, self.holding, self._adoption, self.clerk)
+        self.deliveries = Deliveries(
+            app, self.incarnation, self.holding, self.clerk, gives_back=lambda: self._leaving and self._has_threads()
+        )
         self.capacity: Capacity | None = None
         self._telemetry = Telemetry()
         self._worker: Any = None
         self._stopping = threading.Event()
         self._leaving = False
         self._drained = False
-        self._given_back: set[tuple[str, int]] = set()
         self._devices = tuple(device.id for device in gpu_devices())
         self._heart = threading.Thread(target=self._beat, name="cloudai-heart", daemon=True)
-        transport.set_hooks(_Hooks(self))
+        transport.set_hooks(self.deliveries)
 
     # --- life
 
@@ -150,7 +148,7 @@ class Node:
                 "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
-        self._can_run = problem is None and isinstance(worker.pool, NodePool)
+        self._can_run = problem is None and self._has_threads()
         self._watch_over(self._register().adopting)
         _current = self
         self.hearing.heard()
@@ -185,6 +183,10 @@ class Node:
         """A container job is about to start: returns when it may, or when it is stopped."""
         self._guard.used()
         self.keeper.wait_valid(control)
+
+    def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
+        """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
+        return tuple(self._devices[i] for i in indices if i < len(self._devices))
 
     def _register(self) -> Registration:
         """Join the fleet, and take over what an earlier incarnation held there."""
@@ -240,9 +242,13 @@ class Node:
     def _labels(self) -> dict[str, str]:
         """The operator's labels, and whether container jobs may come here."""
         # A child of a prefork pool cannot look after a container, whatever the operator says.
-        able = isinstance(self._worker.pool, NodePool)
+        able = self._has_threads()
         wanted = self.settings.labels.get(names.CONTAINERS_LABEL, "yes")
         return {**self.settings.labels, names.CONTAINERS_LABEL: wanted if able else "no"}
+
+    def _has_threads(self) -> bool:
+        """Whether tasks run in threads of this process, not in processes of a pool."""
+        return isinstance(self._worker.pool, NodePool)
 
     def shutting_down(self) -> None:
         """A signal has announced the shutdown: heart and clerk will drain the node. Safe in a signal handler."""
@@ -290,7 +296,7 @@ class Node:
     def _beat(self) -> None:
         interval = self.settings.heartbeat_interval_s
         tick = min(0.5, interval)
-        due = rung = time.monotonic()
+        due = time.monotonic()
         while not self._stopping.wait(tick):
             try:
                 now = time.monotonic()
@@ -298,16 +304,8 @@ class Node:
                     due = now + interval
                     self._heartbeat()
                 self._drain_if_leaving()
-                self._sweep()
-                if now - rung >= RING_AFTER_S:
-                    rung = now
-                    for task_id in self.deployment.fleet.ring(self.name, RING_AFTER_S):
-                        logger.warning("doorbell-rung-again node=%s task=%s", self.name, task_id)
-                    self.holding.give_back_unknown()
-                    self._adoption.end_orphans()
-                    leak = self.deployment.fleet.audit(self.name)
-                    if leak:
-                        logger.error("reservation-leak node=%s: %s; put right", self.name, leak)
+                self._upkeep.sweep()
+                self._upkeep.compare()
             except RedisError as error:
                 logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
             except Exception:
@@ -339,128 +337,16 @@ class Node:
         if beat.status == "superseded":
             logger.critical("node-superseded node=%s: another incarnation has joined; this one stops", self.name)
             self._stopping.set()
-            self._let_go()
+            self._after_silence.let_go()
             self.app.control.shutdown(destination=[self.name])
-            os.kill(os.getpid(), 15)
+            os.kill(os.getpid(), signal.SIGTERM)
         elif beat.status == "unknown":
             logger.warning("node-unknown node=%s: Redis has forgotten it; it joins again", self.name)
             self._register()
         elif beat.status == "returned":
             logger.warning("node-returned node=%s: it was judged silent; superseded jobs are stopped", self.name)
         if beat.status == "returned" or lapsed:
-            self._stop_superseded()
-        self._resume_paused()
+            self._after_silence.stop_superseded()
+        self._after_silence.resume_paused()
         if beat.waiting:
             self.clerk.dispatch()
-
-    def _let_go(self) -> None:
-        """Another incarnation has the node: jobs that it looks after are left alone, those that it does not see end."""
-        deadline = time.monotonic() + HAND_OVER_S
-        while self._tenancy.holds() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for key in running_jobs():
-            self._supersede(key)
-
-    def _stop_superseded(self) -> None:
-        paused = self.keeper.paused()
-        for key in running_jobs():
-            if key not in paused and not self.deployment.ledger.is_current(*key):
-                self._supersede(key)
-
-    def _supersede(self, key: tuple[str, int]) -> None:
-        logger.warning("job-superseded task=%s attempt=%d: it is stopped here", *key)
-        supersede(key)
-        self.keeper.forget(key)
-
-    def _resume_paused(self) -> None:
-        """Redis answers again: what the ledger has left to this node goes on, the rest is ended."""
-        if now_s() >= self.keeper.lease.pause_at:
-            return  # the answer came too late to count for long
-        paused = self.keeper.paused()
-        if paused:
-            self._guard.settled()  # else it might pause once more what is resumed here
-        for key, paused_s in paused.items():
-            if self.deployment.ledger.resume(*key, self.name, paused_s):
-                self.keeper.resume(key)
-            else:
-                self._supersede(key)
-
-    def _sweep(self) -> None:
-        swept = self.deployment.sweep.run()
-        for line in swept.log:
-            logger.warning("sweep %s", line)
-        for task_id in swept.unsettled:
-            try:
-                settle(self.app, task_id)
-            except Exception:
-                # One that cannot be told must not keep the others back; the next sweep tries again.
-                logger.exception("settle-failed task=%s", task_id)
-        if swept.moved or swept.waiting:
-            self.clerk.dispatch()
-
-    # --- what its requests and its channel tell it
-
-    def end_unreadable(self, task_id: str, attempt: int, error: Exception) -> None:
-        """A claimed message cannot be run: store the failure, so that its caller does not wait for ever, and end it."""
-        try:
-            end_without_worker(self.app, task_id, self.deployment.ledger.message(task_id), error)
-        finally:
-            self.clerk.ended(task_id, attempt, names.FAILED, reason=str(error))
-
-    def take(self, claim: Claim) -> bool:
-        """A task was claimed; whether it is to be delivered."""
-        known = self.holding.take(claim)
-        if known:
-            logger.warning("result-known task=%s outcome=%s: it ended before its node was lost", claim.task_id, known)
-            try:
-                repeat_chord_part(self.app, claim.task_id, claim.message)
-            except Exception:
-                logger.exception("chord-untold task=%s", claim.task_id)
-            self.clerk.ended(claim.task_id, claim.attempt, known, reason="ended before its node was lost")
-        return known == ""
-
-    def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
-        """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
-        return tuple(self._devices[i] for i in indices if i < len(self._devices))
-
-    def give_back(self, task_id: str, attempt: int) -> bool:
-        """Whether a task may be unclaimed because the channel closes: at shutdown, if its thread has not taken it.
-
-        The prefork pool finishes what it was handed; a connection that broke changes nothing for what runs.
-        """
-        if not self._leaving or not isinstance(self._worker.pool, NodePool):
-            return False
-        if any(request.id == task_id for request in active_requests):
-            return False
-        self._given_back.add((task_id, attempt))
-        return True
-
-    def was_given_back(self, task_id: str, attempt: int) -> bool:
-        """Whether a task was unclaimed after it had been handed to the pool: its thread must not start it."""
-        return (task_id, attempt) in self._given_back
-
-
-class _Hooks(transport.NodeHooks):
-    """What the channel asks of the node."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.incarnation = node.incarnation
-
-    def claimed(self, claim: Claim) -> bool:
-        return self._node.take(claim)
-
-    def undecodable(self, claim: Claim, reason: str) -> None:
-        self._node.end_unreadable(claim.task_id, claim.attempt, ValueError(reason))
-
-    def unplaceable(self, task_id: str, error: Exception) -> None:
-        self._node.app.backend.mark_as_failure(task_id, error)
-
-    def given_back(self, task_id: str, attempt: int) -> bool:
-        return self._node.give_back(task_id, attempt)
-
-    def unclaimed(self, task_id: str, attempt: int) -> None:
-        self._node.holding.drop(task_id, attempt)
-
-    def fenced(self, task_id: str, attempt: int, body: Callable[[], Any]) -> Any:
-        return self._node.holding.fenced(task_id, attempt, body)

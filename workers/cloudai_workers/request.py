@@ -58,7 +58,7 @@ class NodeRequest(Request):
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
         """As Celery's; a task that was unclaimed a moment ago does not start."""
         node = node_module.current()
-        if node is not None and node.was_given_back(self.id, self._header.get("attempt", 0)):
+        if node is not None and node.deliveries.was_given_back(self.id, self._header.get("attempt", 0)):
             # Unclaimed at shutdown a moment ago: somebody else runs it.
             self.__dict__["_cloudai_ended"] = True
             jobs.stop(pid)

@@ -97,4 +97,4 @@ class NodeConsumer(Consumer):
     def _end(self, message: Any, error: Exception) -> None:
         if self._is_claimed(message):
             headers = message.headers
-            self.controller.node.end_unreadable(headers["id"], headers[HEADER]["attempt"], error)
+            self.controller.node.deliveries.end_unreadable(headers["id"], headers[HEADER]["attempt"], error)
