@@ -13,8 +13,9 @@ from cloudai.containers.result import ContainerResult
 from cloudai.containers.spec import ContainerSpec
 from cloudai.names import HEADER
 from cloudai.scheduling.errors import InvalidRequest
-from cloudai_workers import node as node_module
+from cloudai_workers import this_node
 from cloudai_workers.clerk import Measured
+from cloudai_workers.node import Node
 from cloudai_workers.pool import jobs
 from cloudai_workers.runners.base import Job, Limits, Reservation
 from cloudai_workers.running import running
@@ -24,7 +25,7 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when
     stopped.
     """
-    node = node_module.current()
+    node = this_node.current()
     header = getattr(task.request, HEADER, None) or {}
     if "attempt" in header and (node is None or node.pid != os.getpid()):
         raise EngineUnavailable(
@@ -53,7 +54,7 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return result.to_json()
 
 
-def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], node: node_module.Node) -> Job:
+def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], node: Node) -> Job:
     settings = node.app.settings
     # Checked at submission; checked again here, because what is in Redis need not have come from our producer.
     try:
@@ -87,7 +88,7 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
     )
 
 
-def _note(node: node_module.Node, key: tuple[str, int], result: ContainerResult | None) -> None:
+def _note(node: Node, key: tuple[str, int], result: ContainerResult | None) -> None:
     """What was measured goes with the report of the attempt's end."""
     if result is None:
         return

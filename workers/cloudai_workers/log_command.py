@@ -15,7 +15,8 @@ import redis
 from celery.worker.control import inspect_command
 
 from cloudai.job_output import COMMAND, END, ERROR, OUTPUT
-from cloudai_workers import node as node_module
+from cloudai_workers import this_node
+from cloudai_workers.node import Node
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _streams = threading.BoundedSemaphore(_MOST_STREAMS)
 @inspect_command(name=COMMAND, args=[("task_id", str), ("channel", str), ("follow", bool)])
 def cloudai_logs(state: Any, task_id: str, channel: str, follow: bool = False, **_: Any) -> dict[str, str]:
     """Stream the output of a job of this node to a channel; with `follow`, until the job ends."""
-    node = node_module.current()
+    node = this_node.current()
     if node is None:
         return {"error": "this worker is not a node"}
     if not _streams.acquire(blocking=False):
@@ -41,7 +42,7 @@ def cloudai_logs(state: Any, task_id: str, channel: str, follow: bool = False, *
     return {"ok": "streaming"}
 
 
-def _stream(node: node_module.Node, task_id: str, channel: str, follow: bool) -> None:
+def _stream(node: Node, task_id: str, channel: str, follow: bool) -> None:
     client = node.deployment.client
     try:
         try:

@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 import cloudai
 from cloudai import names, transport
 from cloudai.state.fleet import NodeCapacity, Registration
+from cloudai_workers import this_node
 from cloudai_workers.adoption import Adoption
 from cloudai_workers.after_silence import AfterSilence
 from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
@@ -50,13 +51,6 @@ logger = logging.getLogger(__name__)
 
 #: Time to make outstanding reports at shutdown.
 REPORT_TIMEOUT_S = 30.0
-
-_current: Node | None = None
-
-
-def current() -> Node | None:
-    """The node that this process is; None in an ordinary worker."""
-    return _current
 
 
 class Node:
@@ -127,7 +121,6 @@ class Node:
 
     def join(self, worker: Any) -> None:
         """Register with the fleet and begin to beat. NodeRefused when another live node has the name."""
-        global _current
         self._worker = worker
         problem = self.runner.check()
         if problem is not None:
@@ -150,7 +143,7 @@ class Node:
             )  # fmt: skip
         self._can_run = problem is None and self._has_threads()
         self._watch_over(self._register().adopting)
-        _current = self
+        this_node.become(self)
         self.hearing.heard()
         self.keeper.start()
         self.clerk.start()
@@ -256,7 +249,7 @@ class Node:
 
     def stop_taking(self) -> None:
         """Shutdown begins: nothing new is placed here, and what was not claimed goes elsewhere."""
-        if _current is not self:
+        if this_node.current() is not self:
             return
         self._leaving = True
         try:
@@ -272,8 +265,7 @@ class Node:
 
     def leave(self, *, warm: bool) -> None:
         """The pool has finished: report what is outstanding and sign off."""
-        global _current
-        if _current is not self:
+        if this_node.current() is not self:
             return
         left = self.clerk.close(REPORT_TIMEOUT_S if warm else 2.0)
         self._stopping.set()
@@ -288,7 +280,7 @@ class Node:
         except RedisError as error:
             logger.warning("sign-off-failed node=%s: the heartbeat timeout will do it (%s)", self.name, error)
         self._guard.close()
-        _current = None
+        this_node.become(None)
         logger.info("node-left node=%s", self.name)
 
     # --- heart

@@ -12,7 +12,7 @@ from celery.worker.request import Request
 
 from cloudai import names
 from cloudai.containers.errors import Superseded, TimeLimitReached
-from cloudai_workers import node as node_module
+from cloudai_workers import this_node
 from cloudai_workers.pool import jobs
 
 
@@ -49,7 +49,7 @@ class NodeRequest(Request):
 
     def _end(self, outcome: str, *, runtime_s: float | None = None, reason: str = "") -> None:
         attempt = self._header.get("attempt")
-        node = node_module.current()
+        node = this_node.current()
         if attempt is None or node is None or self.__dict__.get("_cloudai_ended"):
             return
         self.__dict__["_cloudai_ended"] = True
@@ -57,7 +57,7 @@ class NodeRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> Any:
         """As Celery's; a task that was unclaimed a moment ago does not start."""
-        node = node_module.current()
+        node = this_node.current()
         if node is not None and node.deliveries.was_given_back(self.id, self._header.get("attempt", 0)):
             # Unclaimed at shutdown a moment ago: somebody else runs it.
             self.__dict__["_cloudai_ended"] = True
@@ -94,7 +94,7 @@ class NodeRequest(Request):
             return names.CANCELLED
         if self._already_cancelled or self.__dict__.get("_cloudai_cancelled"):
             # A cold shutdown stopped it: another node runs it. Celery announces it only when the pool has ended.
-            node = node_module.current()
+            node = this_node.current()
             if worker_state.should_terminate and node is not None:
                 node.shutting_down()
             return "requeued"

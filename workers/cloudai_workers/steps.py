@@ -12,7 +12,7 @@ from celery.worker.consumer import Consumer
 
 import cloudai_workers.revocation  # noqa: F401 - registers the command
 from cloudai.names import HEADER
-from cloudai_workers import node as node_module
+from cloudai_workers import this_node
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class NodeConsumer(Consumer):
         """Celery's, at a cold shutdown, from the signal's handler and before Celery's signal of it: what is given back
         now must not come here again.
         """
-        node = node_module.current()
+        node = this_node.current()
         if node is not None:
             node.shutting_down()
         super().cancel_active_requests()

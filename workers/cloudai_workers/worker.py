@@ -2,12 +2,14 @@
 
 A node consumes only its own queue. Shutdown has a fixed order: take nothing new, give back what has not started, finish
 what runs, report it, sign off.
+
+What only a node needs is imported only by a node: the control process does without the extra `worker`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
@@ -16,11 +18,12 @@ from celery.utils.nodenames import gethostname, nodename
 from celery.worker import state as worker_state
 
 from cloudai.names import PLACE_QUEUE, node_queue
-from cloudai_workers import log_command as log_command  # registers the control command
-from cloudai_workers.node import Node
-from cloudai_workers.steps import NodeStep
+
+if TYPE_CHECKING:
+    from cloudai_workers.node import Node
 
 logger = logging.getLogger(__name__)
+
 
 class NodeWorker(Worker):
     """`app.Worker` of a CloudAI application."""
@@ -46,12 +49,25 @@ class NodeWorker(Worker):
             # The ledger bounds what a node holds (slots), not the prefetch count.
             kwargs["prefetch_multiplier"] = 0
             self.app.conf.worker_consumer = "cloudai_workers.steps:NodeConsumer"
-            self.node = Node(self.app, self.hostname)
-            self.app.steps["worker"].add(NodeStep)
+            self._become_node()
             # Before the handler of the signal, which may end the pool: what is given back then must not come here
             # again.
             signals.worker_shutting_down.connect(self._announced, weak=False)
         super().setup_defaults(*args, pool=pool, **kwargs)
+
+    def _become_node(self) -> None:
+        """Raises ModuleNotFoundError, which says what to install, without the extra `worker`."""
+        try:
+            from cloudai_workers import log_command  # noqa: F401 - registers the control command
+            from cloudai_workers.node import Node
+            from cloudai_workers.steps import NodeStep
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError(
+                f"a node needs {missing.name}, which is not installed: pip install 'cloudai[worker]' brings it",
+                name=missing.name,
+            ) from missing
+        self.node = Node(self.app, self.hostname)
+        self.app.steps["worker"].add(NodeStep)
 
     def _announced(self, **_: Any) -> None:
         if self.node is not None:
