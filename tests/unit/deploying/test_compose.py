@@ -42,6 +42,8 @@ def test_the_broker_keeps_what_was_accepted(services: dict[str, Any]) -> None:
     command = services["broker"]["command"]
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
+    # Else it refuses every other container, where the image does not say so itself.
+    assert "--protected-mode no" in command
     assert any(volume.endswith(":/data") for volume in services["broker"]["volumes"])
 
 
@@ -91,6 +93,24 @@ def test_a_dockerfile_copies_what_exists_and_is_no_root(path: Path) -> None:
             assert f"!{source}" in ignore
     assert re.search(r"^USER cloudai$", text, re.MULTILINE)
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+", text, re.MULTILINE)
+
+
+def test_both_images_are_built_on_one_stage() -> None:
+    """Word for word the same, so that an engine builds it once; the files stay apart, one for each folder."""
+    workers, beat = (
+        re.search(r"^FROM \S+ AS cloudai$.*?(?=^FROM )", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for path in DOCKERFILES
+    )
+    assert workers is not None
+    assert beat is not None
+    assert workers[0] == beat[0]
+
+
+def test_flower_has_buttons_that_work_or_a_login(services: dict[str, Any]) -> None:
+    """Without either its API answers 401, and so do its buttons. An unset login must not become an empty one."""
+    environment = services["flower"]["environment"]
+    assert environment["FLOWER_UNAUTHENTICATED_API"].endswith(":-true}")
+    assert environment["FLOWER_BASIC_AUTH"] is None
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda p: p.stem)
