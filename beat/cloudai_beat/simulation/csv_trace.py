@@ -58,7 +58,7 @@ def _columns(source: str, header: list[str]) -> Mapping[str, int]:
         raise TraceRefused(
             source,
             f"the header line lacks {', '.join(missing)}; needed: {', '.join(REQUIRED)}; "
-            f"also read: {', '.join(OPTIONAL)}",
+            f"also read: {', '.join(OPTIONAL)}; the line has: {','.join(header)[:200] or 'nothing'}",
             1,
         )
     twice = [name for name in (*REQUIRED, *OPTIONAL) if header.count(name) > 1]

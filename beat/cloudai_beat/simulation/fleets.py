@@ -113,7 +113,7 @@ def check_holds(trace: Trace, fleet: list[SimulatedNode]) -> None:
 
 
 def read_fleet(path: Path) -> list[SimulatedNode]:
-    """Nodes of a TOML or JSON file: `[[node]]` tables, or `{"node": [...]}`.
+    """Nodes of a TOML or JSON file: `[[node]]` tables, or `{"node": [...]}`. In the order of their names.
 
     Raises:
         FleetRefused: unreadable, or with every field that is not allowed.
@@ -133,7 +133,8 @@ def read_fleet(path: Path) -> list[SimulatedNode]:
     reasons += [f"name: {name!r} is given to {times} nodes" for name, times in given.items() if times > 1]
     if reasons:
         raise FleetRefused(path.name, reasons)
-    return fleet
+    # The replay's rows stand in the order of their names, which break ties.
+    return sorted(fleet, key=lambda node: node.name)
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:

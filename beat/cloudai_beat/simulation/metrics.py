@@ -18,10 +18,10 @@ METRICS: Mapping[str, tuple[str, bool, str]] = {
     "latency_mean_s": ("mean latency", True, "arrival to end, mean, s"),
     "latency_p95_s": ("p95 latency", True, "arrival to end, 95th percentile, s"),
     "slowdown_gmean": ("slowdown", True, "arrival to end over the run time in the trace, geometric mean"),
-    "utilisation": ("utilised %", False, "reserved over capacity until the last end, mean over nodes and resources"),
+    "utilisation": ("used %", False, "reserved over capacity until the last end, mean over nodes and resources"),
     "throughput_per_min": ("jobs/min", False, "jobs over the time from the first arrival to the last end"),
     "energy": ("energy/job", True, "per job: 1 a core-second, 0.1 a GiB-second, 5 a GPU-second"),
-    "placements_per_s": ("decisions/s", False, "placements that the replay decided in a second of this machine"),
+    "placements_per_s": ("replay/s", False, "placements that the replay decided in a second of this machine"),
 }
 
 

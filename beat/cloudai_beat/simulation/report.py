@@ -19,6 +19,11 @@ _PLAIN = frozenset({"placements_per_s"})
 #: Policies that are ours, or that know what nobody can know.
 _NOT_RIVALS = frozenset({RTS, TUNED, CLAIRVOYANT})
 
+_YES = "yes"
+
+#: Fewer jobs than this say little.
+_FEW_JOBS = 100
+
 
 #: The tables that are shown, each narrow enough for a terminal: what the jobs saw, and what it took.
 TABLES = (
@@ -73,11 +78,15 @@ def answer(study: Study) -> str:
     rival = min(rivals, key=lambda policy: study.spread(policy, "miss_rate").mean)
     against = [policy for policy in ("round-robin", rival) if policy in rivals]
     parts = [_compared(study, ours, policy) for policy in dict.fromkeys(against)]
-    verdict = _verdict(study, ours, rival)
+    verdict = _verdict(study, ours, against)
     text = f"Would this have helped? {verdict}: {ours} misses {_percent(own)} of the deadlines, {' and '.join(parts)}"
     if CLAIRVOYANT in study.policies:
         text += f"; with run times and speeds known beforehand {_percent(study.spread(CLAIRVOYANT, 'miss_rate').mean)}"
-    return text + "."
+    text += "."
+    jobs = len(study.repetitions[0].scenario)
+    if jobs < _FEW_JOBS:
+        text += f" {jobs} jobs are few: another log of the same work may say otherwise."
+    return text
 
 
 def _compared(study: Study, ours: str, policy: str) -> str:
@@ -88,14 +97,24 @@ def _compared(study: Study, ours: str, policy: str) -> str:
     return text
 
 
-def _verdict(study: Study, ours: str, rival: str) -> str:
-    """Whether ours misses less than the best rival in every repetition, in none, or in some."""
+def _verdict(study: Study, ours: str, against: Sequence[str]) -> str:
+    """Whether ours misses less than Round-Robin and than the best other policy: one word if it is the same."""
+    found = {policy: _beats(study, ours, policy) for policy in dict.fromkeys(against)}
+    if set(found.values()) == {_YES}:
+        return "Yes"
+    return ", ".join(f"{word} against {policy}" for policy, word in found.items()).capitalize()
+
+
+def _beats(study: Study, ours: str, rival: str) -> str:
+    """Whether ours misses less in every repetition, in none, or in some."""
     pairs = list(zip(study.values(ours, "miss_rate"), study.values(rival, "miss_rate"), strict=True))
     if all(own < theirs for own, theirs in pairs):
-        return "Yes"
+        return _YES
     if all(own > theirs for own, theirs in pairs):
-        return f"No, {rival} is better here"
-    return f"Not against {rival}, which is as good here: the seeds disagree"
+        return "no (it misses more)"
+    if all(own == theirs for own, theirs in pairs):
+        return "no difference"
+    return "no clear difference (the seeds disagree)"
 
 
 def _best(study: Study, metric: str) -> str:

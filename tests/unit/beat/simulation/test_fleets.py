@@ -73,6 +73,10 @@ def test_a_fleet_file_in_toml_and_in_json(tmp_path: Path) -> None:
     assert [node.name for node in fleet] == ["big-1", "big-2", "node-03"]
     assert fleet[0].capacity == (64_000, 256 * GIB, 8000, 0)
     assert (fleet[0].speed, fleet[2].speed, fleet[2].slots) == (2.0, None, 3)
+    # As the replay wants them: in the order of their names, whichever table comes first.
+    assert [node.name for node in read_fleet(written(tmp_path, FLEET.replace('"big"', '"strong"'), "other.toml"))] == [
+        "node-03", "strong-1", "strong-2",
+    ]  # fmt: skip
     as_json = json.dumps(tomllib.loads(FLEET))
     assert read_fleet(written(tmp_path, as_json, "fleet.json")) == fleet
 

@@ -106,6 +106,18 @@ def test_a_fleet_by_hand_and_parameters_by_hand(tmp_path: Path) -> None:
     assert "4 nodes by hand" in result.output
 
 
+def test_the_fleet_file_of_the_page_works(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "simulate.md").read_text(encoding="utf-8")
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    result = simulate("synthetic:burst", "--fleet", str(fleet), "--policies", "rts,round-robin", "--jobs", "50")
+    assert result.exit_code == 0, result.output
+    assert "16 nodes by hand" in result.output
+    said = " ".join(result.output.split())
+    assert "against round-robin" in said or "Would this have helped? Yes:" in said
+    assert "50 jobs are few" in said
+
+
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "misses.png"
     result = simulate("synthetic:burst", "--jobs", "200", "--seeds", "2", "--plot", str(picture))

@@ -94,6 +94,7 @@ def test_the_mixed_synthetic_trace_has_all_six_types() -> None:
     [
         ("", 1, "lacks arrival_s, runtime_s, cpu"),
         ("arrival_s,cpu\n0,1\n", 1, "lacks runtime_s"),
+        ("arrival_s;runtime_s;cpu\n0;5;1\n", 1, "the line has: arrival_s;runtime_s;cpu"),
         ("arrival_s,cpu,runtime_s,cpu\n", 1, "cpu twice"),
         (HEADER, None, "no jobs"),
         (HEADER + "0,0,1,,,,,\n", None, "no jobs that ran (1 did not)"),
