@@ -62,7 +62,8 @@ def acl_rules(profile: str, namespace: str, queues: Sequence[str] = (), database
         database: number of the database in Redis, which is part of the channels' names.
     """
     events = tuple(channel.format(database=database) for channel in _EVENT_CHANNELS)
-    prefix = Keys(namespace).prefix
+    keys_of = Keys(namespace)
+    prefix = keys_of.prefix
     lists = tuple(f"{queue}*" for queue in queues)
     bound = (_BINDINGS,) if queues else ()
     if profile == "monitor":
@@ -79,7 +80,7 @@ def acl_rules(profile: str, namespace: str, queues: Sequence[str] = (), database
     if profile == "node":
         kombu_s = (f"{PLACE_QUEUE}*", _BINDINGS, _ANSWERS, _LISTENERS, _UNACKED)
         keys = (f"{prefix}*", _NODE_LISTS, *_RESULTS, *kombu_s, *lists)
-        channels = (_CONTROL_CHANNEL.format(database=database), *events, *_RESULTS, f"{prefix}output:*")
+        channels = (_CONTROL_CHANNEL.format(database=database), *events, *_RESULTS, keys_of.output("*"))
         return [*_each("~", *keys), *_each("&", *channels), *_DATA, "+info"]
     if profile == "control":
         return acl_rules("node", namespace, (*queues, control_queue(namespace)), database)

@@ -23,12 +23,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cloudai import transport
 from cloudai.deployment import Deployment
 from cloudai.names import CONTAINER_TASK, HEADER, PLACE_QUEUE
+from cloudai.request_header import RequestHeader, on_container_nodes, read_header
 from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
 from cloudai.state.connection import is_sentinel
-from cloudai.submission import RequestHeader, on_container_nodes, read_header
 
 logger = logging.getLogger(__name__)
 #: Result backends in place of Celery's own, by the scheme of `result_backend`.

@@ -4,8 +4,7 @@
                               resources={"cpu": 2, "memory": "4GiB"})
 
 Keyword arguments: those of `cloudai.containers.spec.validate_container`. Result: the fields of `ContainerResult`.
-Failures:
-the errors of `cloudai.containers.errors`, each with the record of what was seen.
+Failures: the errors of `cloudai.containers.errors`, each with the record of what was seen.
 """
 
 from __future__ import annotations
@@ -21,10 +20,24 @@ from cloudai.containers import errors as errors
 from cloudai.containers.spec import ContainerSpec
 from cloudai.errors import InvalidRequest
 from cloudai.names import CONTAINER_TASK
+from cloudai.settings import Settings
 from cloudai.task import CloudAITask
 
 #: Entry point group by which the node's package brings the body of the task.
 BODY_GROUP = "cloudai.node"
+
+
+def checked_spec(kwargs: Mapping[str, Any], settings: Settings) -> ContainerSpec:
+    """What a message's arguments describe, as these settings allow it. InvalidRequest names what they do not."""
+    return ContainerSpec.from_kwargs(
+        kwargs,
+        volumes_allowlist=settings.node.volumes_allowlist,
+        stores_allowlist=settings.node.stores_allowlist,
+        networks_allowlist=settings.node.networks_allowlist,
+        images_allowlist=settings.node.images_allowlist,
+        images_pinned=settings.node.images_pinned,
+        max_argument_bytes=settings.limits.max_arguments_kib * 1024,
+    )
 
 
 class ContainerTask(CloudAITask):
@@ -53,16 +66,7 @@ class ContainerTask(CloudAITask):
         """The container's arguments, as the node will check them again."""
         if args:
             raise InvalidRequest("args", list(args), "none: give image, command and the rest as keyword arguments")
-        settings = self._get_app().settings
-        ContainerSpec.from_kwargs(
-            kwargs,
-            volumes_allowlist=settings.node.volumes_allowlist,
-            stores_allowlist=settings.node.stores_allowlist,
-            networks_allowlist=settings.node.networks_allowlist,
-            images_allowlist=settings.node.images_allowlist,
-            images_pinned=settings.node.images_pinned,
-            max_argument_bytes=settings.limits.max_arguments_kib * 1024,
-        )
+        checked_spec(kwargs, self._get_app().settings)
 
 
 @shared_task(name=CONTAINER_TASK, base=ContainerTask, bind=True, throws=(errors.ContainerError,), track_started=True)

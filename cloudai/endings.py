@@ -31,7 +31,7 @@ def settle(app: Any, task_id: str) -> None:
     """Store the result of a task that ended without a worker, then tell the ledger that this is done."""
     ledger = app.deployment.ledger
     # Two that settle the same task at once would call its errbacks twice.
-    alone = f"{ledger.keys.prefix}settling:{task_id}"
+    alone = ledger.keys.settling(task_id)
     if not although_full(ledger.client, "SET", alone, 1, "NX", "PX", _ALONE_MS):
         return
     unsettled = ledger.client.zscore(ledger.keys.unsettled, task_id) is not None

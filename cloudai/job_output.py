@@ -107,7 +107,7 @@ def _truncated(record: dict[str, Any] | None) -> bool:
 
 def _from_node(app: CloudAI, node: str, task_id: str, *, follow: bool) -> Iterator[bytes]:
     deployment = app.deployment
-    channel = f"{deployment.keys.prefix}output:{secrets.token_hex(8)}"
+    channel = deployment.keys.output(secrets.token_hex(8))
     with deployment.client.pubsub(ignore_subscribe_messages=False) as listener:
         listener.subscribe(channel)
         # The node's first frame must find us: wait for the server to say that we are subscribed.

@@ -118,6 +118,19 @@ class Keys:
         """Sorted set: tasks that ended without a worker and whose result is not stored yet."""
         return f"{self.prefix}unsettled"
 
+    def settling(self, task_id: str) -> str:
+        """String with a short TTL: a process stores the result of a task that ended without a worker."""
+        return f"{self.prefix}settling:{task_id}"
+
+    def output(self, listener: str) -> str:
+        """Channel, no key: the output of a job, from its node to one who asked; `*` for all of them."""
+        return f"{self.prefix}output:{listener}"
+
+    @property
+    def live(self) -> str:
+        """String: how many accepted tasks have not ended."""
+        return f"{self.prefix}live"
+
     @property
     def counters(self) -> str:
         """Hash: totals since the deployment began, by name."""

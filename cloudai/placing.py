@@ -8,6 +8,7 @@ from math import inf
 from time import perf_counter
 
 from cloudai.fleet_view import MAX_AGE_S, FleetView
+from cloudai.request_header import RequestHeader
 from cloudai.scheduling.deadlines import sla_seconds
 from cloudai.scheduling.decision import Decision, Outcome
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
@@ -17,7 +18,6 @@ from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.scheduler import Context
 from cloudai.settings import Settings
 from cloudai.state.ledger import Ledger
-from cloudai.submission import RequestHeader
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.entity import Queue
 
 from cloudai.names import HEADER, PLACE_QUEUE
-from cloudai.submission import RequestHeader
+from cloudai.request_header import RequestHeader
 
 if TYPE_CHECKING:
     from cloudai.placing import Placing

@@ -19,8 +19,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cloudai.message_form import FORM_OPTIONS, MessageForm
+from cloudai.request_header import RequestHeader
 from cloudai.state.submissions import Submission
-from cloudai.submission import RequestHeader, kept_fields, placed_by, request_texts
+from cloudai.submission import kept_fields, placed_by, request_texts
 
 #: Celery's own, which names no shadow.
 _PLAIN_SHADOW = Task.shadow_name

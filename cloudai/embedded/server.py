@@ -56,7 +56,6 @@ class EmbeddedServer(ABC):
 
     def __init__(self, folder: Path | str, *, port: int = 0) -> None:
         self.folder = Path(folder).resolve()
-        self._asked_port = port
         self._port = port
         self._tether: subprocess.Popen[str] | None = None
         self._pid: int | None = None

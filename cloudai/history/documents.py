@@ -18,6 +18,7 @@ from typing import Any
 from cloudai import names
 from cloudai.history.collections import ASSIGNMENTS, PARAMETERS, RESULTS, TASKS, TAU_HISTORY, WORKER_REGISTRY
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
+from cloudai.state.fleet import NODE_STATES
 
 #: Learned values of tau are kept as they stood at the end of every so many seconds in which one changed.
 TAU_BUCKET_S = 10
@@ -292,7 +293,7 @@ _WRITERS = {
     "tau": _tau,
     "registered": _registered,
     "returned": _node_state,
-    **dict.fromkeys(("up", "draining", "down", "stale", "lost"), _node_state),
+    **dict.fromkeys(NODE_STATES, _node_state),
     "parameters": _parameters,
 }
 

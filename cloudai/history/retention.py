@@ -12,6 +12,7 @@ from pymongo.errors import OperationFailure
 from cloudai.history.collections import EXPIRING, INDEXES, PARAMETERS, WORKER_REGISTRY
 from cloudai.history.connection import Document
 from cloudai.history.documents import day
+from cloudai.state.fleet import DOWN, NODE_LOST
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,6 @@ def prune(database: Database[Document], now: float, retention_days: float) -> di
     if newest is not None:
         old: Document = {"published_at": {"$lt": before}, "_id": {"$ne": newest["_id"]}}
         dropped[PARAMETERS] = database[PARAMETERS].delete_many(old).deleted_count
-    gone: Document = {"state": {"$in": ["down", "lost"]}, "since": {"$lt": before}}
+    gone: Document = {"state": {"$in": [DOWN, NODE_LOST]}, "since": {"$lt": before}}
     dropped[WORKER_REGISTRY] = database[WORKER_REGISTRY].delete_many(gone).deleted_count
     return dropped

@@ -24,7 +24,7 @@ from cloudai.history.collections import (
     WORKER_STATS,
 )
 from cloudai.history.connection import Connection, Document
-from cloudai.history.documents import Changes, day, parameters_id
+from cloudai.history.documents import Changes, day
 from cloudai.history.reading import read_all, read_parameters, read_task, read_tau, required, stratified
 from cloudai.history.records import PublishedParameters, Reading, TaskHistory, TauSample, WorkerStats
 from cloudai.history.retention import make_indexes, prune
@@ -112,13 +112,6 @@ class HistoryStore:
                 return str(database[GA_EPOCHS].insert_one(plain).inserted_id)
             database[GA_EPOCHS].replace_one({"_id": plain["_id"]}, plain, upsert=True)
         return str(plain["_id"])
-
-    def append_parameters(self, version: int, json: str, source: str, at: float) -> None:
-        """Keep parameters that were put in force at `at` (epoch s). Idempotent on (version, at)."""
-        document_id = parameters_id(version, at)
-        document = {"version": version, "json": json, "source": source, "published_at": at, "at": day(at)}
-        with self._connection.database("to keep parameters", writing=True) as database:
-            database[PARAMETERS].update_one({"_id": document_id}, {"$set": document}, upsert=True)
 
     def prune(self, now: float) -> dict[str, int]:
         """Drop what is older than the retention at `now` (epoch s); returns how much was dropped, by collection."""

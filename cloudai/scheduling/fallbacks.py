@@ -12,5 +12,3 @@ NOT_FINITE = "not_finite"
 INTERNAL_ERROR = "internal_error"
 #: too many fallbacks: Round-Robin decides until the cause is gone or an operator resets
 FALLBACK_LIMIT = "fallback_limit"
-
-FALLBACK_REASONS = (NO_PARAMETERS, NO_USABLE_TELEMETRY, NOT_FINITE, INTERNAL_ERROR, FALLBACK_LIMIT)

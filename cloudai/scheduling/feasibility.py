@@ -1,6 +1,6 @@
 """Which nodes can take a task, and why the others cannot (spec section 5).
 
-Three different answers: a node that cannot now (`feasible_mask`, `explain_node`), a node that could never
+Three different answers: a node that cannot now (`Filter.verdict`, `explain_node`), a node that could never
 (`could_ever_hold`), and an error, which is an exception.
 """
 
@@ -52,21 +52,6 @@ class Refusal:
     need: str
     #: what the node has
     have: str
-
-
-def feasible_mask(
-    task: TaskRequest, snapshot: FleetSnapshot, now: float, staleness_s: float, task_id: str = ""
-) -> BoolArray:
-    """Which nodes can take the task now; bool of shape (n,). `now` in epoch s (spec section 5).
-
-    `task_id` matters for a node that is held: only the task that it is held for may have it.
-    """
-    mask: BoolArray = lasting_codes(task, snapshot) == NO_REASON
-    mask &= fresh(snapshot, now, staleness_s)
-    for name, holder in snapshot.held.items():
-        if holder != task_id:
-            mask[snapshot.index[name]] = False
-    return mask
 
 
 def fresh(snapshot: FleetSnapshot, now: float, staleness_s: float) -> BoolArray:

@@ -103,7 +103,10 @@ class Filter:
     def verdict(
         self, task_id: str, task: TaskRequest, snapshot: FleetSnapshot, now: float, staleness_s: float
     ) -> Verdict:
-        """As `feasible_mask`, with the refusals counted."""
+        """Which nodes can take the task now, and why the others cannot (spec section 5). `now` in epoch s.
+
+        `task_id` matters for a node that is held: only the task that it is held for may have it.
+        """
         kept = self._lasting(task, snapshot)
         if not snapshot.held and self._all_fresh(snapshot, now, staleness_s):
             return Verdict(kept.mask, kept.counts[NO_REASON], kept.refusals)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 
 from cloudai.scheduling.formula import learned_tau, learned_variance
 
@@ -66,11 +66,6 @@ class Learned:
     def sigma(self) -> float:
         """Spread of the runtimes, s."""
         return sqrt(self.variance)
-
-
-def is_sample(runtime_s: float) -> bool:
-    """Whether a measured runtime can be learned from: finite and above 0."""
-    return isfinite(runtime_s) and runtime_s > 0
 
 
 def learn(known: Learned, sample_s: float, rule: LearningRule, rate: float, *, from_first: bool = False) -> Learned:

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from math import ceil, log2
-from types import MappingProxyType
 from typing import Any
 
-from cloudai.scheduling.deadlines import MULTIPLIER_DEFAULT, validate_multiplier
+from cloudai.scheduling.deadlines import validate_multiplier
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.request_fields import (
     NODE_NAME_LIMIT,
@@ -51,27 +50,11 @@ class RequestDefaults:
     cpu: float = DEFAULT_CPU_MILLI / MILLI
     #: limit and reservation, GiB
     memory: float = DEFAULT_MEMORY_KIB / KIB_PER_GIB
-    #: k, multiplier of tau
-    sla_multiplier: float = MULTIPLIER_DEFAULT
-    #: k of a task type, in place of the general one
-    sla_multiplier_by_type: Mapping[TaskType, float] = field(default_factory=dict, hash=False)
     #: the same as integers: cpu_milli, memory_kib
     amounts: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        by_type = {
-            validate_task_type(kind): validate_multiplier(k, f"sla_multiplier_by_type[{kind}]")
-            for kind, k in self.sla_multiplier_by_type.items()
-        }
-        object.__setattr__(self, "sla_multiplier", validate_multiplier(self.sla_multiplier))
-        object.__setattr__(self, "sla_multiplier_by_type", MappingProxyType(by_type))
         object.__setattr__(self, "amounts", (checked_cpu(self.cpu), checked_memory(self.memory)))
-
-    def multiplier_of(self, task: TaskRequest) -> float:
-        """Multiplier k of a task: its own, else its type's, else the general one (spec section 3)."""
-        if task.sla_multiplier is not None:
-            return task.sla_multiplier
-        return self.sla_multiplier_by_type.get(task.task_type, self.sla_multiplier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ DRAINING = "draining"
 STALE = "stale"
 NODE_LOST = "lost"
 DOWN = "down"
+NODE_STATES = (UP, DRAINING, STALE, NODE_LOST, DOWN)
 
 
 #: Why a registration is refused for longer: the node's jobs may still run on another machine.

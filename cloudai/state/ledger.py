@@ -282,7 +282,7 @@ class Ledger:
         """Counters since the deployment began, and what is in flight, waiting and delayed now."""
         with self.client.pipeline(transaction=False) as pipe:
             pipe.hgetall(self.keys.counters)
-            pipe.get(self.keys.prefix + "live")
+            pipe.get(self.keys.live)
             pipe.zcard(self.keys.waiting)
             pipe.zcard(self.keys.delayed)
             pipe.llen(self.keys.dead_letters)

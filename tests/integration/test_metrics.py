@@ -17,10 +17,10 @@ from cloudai import CloudAI
 from cloudai.cli import cloudai
 from cloudai.metrics import METRICS
 from cloudai.metrics_collector import StateCollector
+from cloudai.request_header import RequestHeader
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.settings import Settings
-from cloudai.submission import RequestHeader
 
 from .state.conftest import SECOND, Lab, lab_settings
 

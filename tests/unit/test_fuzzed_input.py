@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudai import transport
+from cloudai.request_header import read_header
 from cloudai.scheduling.errors import InvalidParameters, InvalidRequest
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import TaskRequest
-from cloudai.submission import read_header
 
 from ..poison import message
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from contextlib import suppress
 
 from cloudai.names import PLACED, RUNNING
 from cloudai.state.ledger import Ledger
@@ -45,8 +44,13 @@ class Adoption:
         for job in self.found():
             if job.task_id in adopting:
                 self._waiting[job.task_id] = job
-                with suppress(Exception):
+                try:
                     self._runner.pause(job.task_id, job.attempt)
+                except Exception as error:
+                    logger.warning(
+                        "leftover-not-paused node=%s task=%s attempt=%d: it runs on until its task attaches to it (%s)",
+                        self._node, job.task_id, job.attempt, error,
+                    )  # fmt: skip
                 logger.warning(
                     "job-adopted node=%s task=%s attempt=%d: an earlier incarnation left it; its task attaches to it",
                     self._node, job.task_id, job.attempt,

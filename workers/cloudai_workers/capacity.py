@@ -154,12 +154,8 @@ class Sample:
     cpu_pressure: float
     #: Share of the cores that was busy since the previous sample.
     cpu_use: float
-    #: Busy cores since the previous sample.
-    cpu_used_cores: float
     #: Share of the memory that is in use (what cannot be given back).
     memory_use: float
-    #: Bytes of memory in use.
-    memory_used_bytes: int
     #: Use of the busiest GPU, of its cores or its memory; 0 without one.
     gpu_use: float
 
@@ -195,8 +191,6 @@ class Telemetry:
             # The load average counts the whole machine, so it is set against all of its cores.
             cpu_pressure=os.getloadavg()[0] / self._cores,
             cpu_use=min(1.0, used_cores / self._cores),
-            cpu_used_cores=min(float(self._cores), used_cores),
             memory_use=used / memory.total,
-            memory_used_bytes=used,
             gpu_use=gpu_use(self._devices),
         )

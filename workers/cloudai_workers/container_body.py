@@ -8,9 +8,9 @@ from typing import Any
 
 from celery.exceptions import Ignore
 
+from cloudai.container_task import checked_spec
 from cloudai.containers.errors import ContainerError, EngineUnavailable, Refused, Stopped, Superseded
 from cloudai.containers.result import ContainerResult
-from cloudai.containers.spec import ContainerSpec
 from cloudai.names import HEADER
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai_workers import this_node
@@ -58,18 +58,10 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
     settings = node.app.settings
     # Checked at submission; checked again here, because what is in Redis need not have come from our producer.
     try:
-        spec = ContainerSpec.from_kwargs(
-            kwargs,
-            volumes_allowlist=settings.node.volumes_allowlist,
-            stores_allowlist=settings.node.stores_allowlist,
-            networks_allowlist=settings.node.networks_allowlist,
-            images_allowlist=settings.node.images_allowlist,
-            images_pinned=settings.node.images_pinned,
-            max_argument_bytes=settings.limits.max_arguments_kib * 1024,
-        )
+        spec = checked_spec(kwargs, settings)
     except InvalidRequest as error:
         raise Refused(str(error)) from error
-    cpu_milli, memory_kib, gpu_milli, storage_kib = header["reserved"]
+    cpu_milli, memory_kib, _, storage_kib = header["reserved"]
     return Job(
         task_id=task_id,
         attempt=header["attempt"],
@@ -79,7 +71,6 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
             cpu_milli=cpu_milli,
             memory_kib=memory_kib,
             gpu_devices=node.gpu_ids(header["devices"]),
-            gpu_share_milli=min(1000, gpu_milli) or 1000,
             storage_kib=storage_kib,
         ),
         limits=Limits(tail_bytes=settings.limits.tail_kib * 1024),

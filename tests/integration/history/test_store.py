@@ -53,6 +53,11 @@ def results(store: HistoryStore, *documents: dict[str, Any]) -> None:
     assert written(store, RESULTS, {f"{d['task_id']}/1": d for d in documents}) == {}
 
 
+def published(store: HistoryStore, version: int, at: float, json: str = "{}", source: str = "epoch") -> None:
+    fields = {"seq": str(version), "version": version, "json": json, "source": source, "published_at": at}
+    assert written(store, PARAMETERS, {f"{version}": fields}) == {}
+
+
 # --- reading by time
 
 
@@ -245,9 +250,8 @@ def test_epochs_come_back_newest_first_with_their_time(store, database):
 
 
 def test_parameters_come_back_newest_first(store, database):
-    store.append_parameters(1, "{}", "epoch", THEN)
-    store.append_parameters(1, "{}", "epoch", THEN)
-    store.append_parameters(2, '{"alpha": 5}', "file mine.json", THEN + 1)
+    published(store, 1, THEN)
+    published(store, 2, THEN + 1, '{"alpha": 5}', "file mine.json")
     database[PARAMETERS].insert_one({"published_at": THEN + 2, "version": "new"})
     first, second = store.parameters()
     assert (first.version, first.json, first.source, first.at) == (2, '{"alpha": 5}', "file mine.json", THEN + 1)
@@ -279,8 +283,8 @@ def test_what_is_older_than_the_retention_is_dropped(store, database):
     results(store, result(1, old), result(2, new))
     for at in (old, new):
         store.append_epoch({"_id": str(at), "at": at})
-    store.append_parameters(1, "{}", "epoch", old - 1)
-    store.append_parameters(2, "{}", "epoch", old)
+    published(store, 1, old - 1)
+    published(store, 2, old)
     nodes = {
         name: {"seq": "1", "worker_id": name, "state": state, "since": since}
         for name, state, since in (("up", "up", old), ("gone", "lost", old), ("just gone", "down", new))

@@ -12,14 +12,13 @@ from cloudai.scheduling.feasibility import (
     Reason,
     could_ever_hold,
     explain_node,
-    feasible_mask,
     largest_node,
     why_never,
 )
 from cloudai.scheduling.filtering import Filter
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import RequestDefaults, Resources, TaskRequest, parse_request
-from cloudai.scheduling.snapshot import FleetSnapshot
+from cloudai.scheduling.snapshot import BoolArray, FleetSnapshot
 from cloudai.scheduling.task_types import TaskType
 
 NOW = 1_000.0
@@ -28,20 +27,16 @@ GIB = 1 << 20
 SMALL = TaskRequest(Resources(1000, GIB), TaskType.CPU_LIGHT)
 
 
+def feasible(task: TaskRequest, snapshot: FleetSnapshot, task_id: str = "") -> BoolArray:
+    return Filter().verdict(task_id, task, snapshot, NOW, STALENESS).feasible
+
+
 def explained(task: TaskRequest, snapshot: FleetSnapshot, task_id: str = "") -> list[list[Reason]]:
     rows = range(len(snapshot))
     every = [
         explain_node(task, snapshot, row, now=NOW, staleness_s=STALENESS, task_id=task_id) for row in rows
     ]
     return [[refusal.reason for refusal in refusals] for refusals in every]
-
-
-@given(st.from_type(FleetSnapshot), st.from_type(TaskRequest), st.sampled_from(["", "t1", "t2"]))
-def test_the_mask_is_what_every_node_explains(
-    snapshot: FleetSnapshot, task: TaskRequest, task_id: str
-) -> None:
-    mask = feasible_mask(task, snapshot, NOW, STALENESS, task_id)
-    assert mask.tolist() == [not reasons for reasons in explained(task, snapshot, task_id)]
 
 
 STEPS = st.lists(
@@ -72,7 +67,7 @@ def test_kept_verdicts_stay_true_while_the_fleet_changes(
 @given(st.from_type(FleetSnapshot), st.from_type(TaskRequest))
 def test_what_can_hold_now_could_ever(snapshot: FleetSnapshot, task: TaskRequest) -> None:
     ever = could_ever_hold(task, snapshot)
-    assert not (feasible_mask(task, snapshot, NOW, STALENESS) & ~ever).any()
+    assert not (feasible(task, snapshot) & ~ever).any()
     for row, state in enumerate(snapshot.states):
         asked = task.resources
         assert ever[row] == (
@@ -103,7 +98,7 @@ def test_a_refusal_says_what_the_node_has(
     snapshot = FleetSnapshot([node("a", **fields)])
     refusals = explain_node(SMALL, snapshot, 0, now=NOW, staleness_s=STALENESS)
     assert [(refusal.reason, refusal.have) for refusal in refusals] == [(reason, have)]
-    assert not feasible_mask(SMALL, snapshot, NOW, STALENESS).any()
+    assert not feasible(SMALL, snapshot).any()
 
 
 def test_every_reason_of_a_node_is_given(node: Callable[..., NodeState]) -> None:
@@ -127,8 +122,8 @@ def test_every_reason_of_a_node_is_given(node: Callable[..., NodeState]) -> None
 
 def test_a_held_node_is_open_to_its_task_only(node: Callable[..., NodeState]) -> None:
     snapshot = FleetSnapshot([node("a", held_for="t1")])
-    assert feasible_mask(SMALL, snapshot, NOW, STALENESS, "t1").all()
-    assert not feasible_mask(SMALL, snapshot, NOW, STALENESS, "t2").any()
+    assert feasible(SMALL, snapshot, "t1").all()
+    assert not feasible(SMALL, snapshot, "t2").any()
 
 
 def test_the_nearest_node_is_named_for_what_can_never_be_held(node: Callable[..., NodeState]) -> None:

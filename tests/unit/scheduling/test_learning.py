@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from cloudai.scheduling.learning import Learned, LearningRule, expected_runtime, first, is_sample, learn
+from cloudai.scheduling.learning import Learned, LearningRule, expected_runtime, first, learn
 
 RULE = LearningRule()
 
@@ -96,12 +96,6 @@ def test_an_adaptive_rate_is_lower_for_a_noisy_type_and_has_a_floor() -> None:
 def test_each_type_may_have_its_own_rate() -> None:
     rule = LearningRule(rate_by_type={"gpu-training": 0.5})
     assert (rule.rate_of("gpu-training"), rule.rate_of("mixed")) == (0.5, 0.2)
-
-
-@pytest.mark.parametrize(("runtime", "usable"), [(1.0, True), (0.0, False), (-1.0, False), (float("nan"), False),
-                                                 (float("inf"), False)])  # fmt: skip
-def test_a_sample_is_finite_and_positive(runtime: float, usable: bool) -> None:
-    assert is_sample(runtime) is usable
 
 
 VARIED = Learned(50.0, variance=2500.0, samples=100)

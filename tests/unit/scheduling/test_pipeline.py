@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cloudai.scheduling.decision import Decision, Outcome, read_record
 from cloudai.scheduling.errors import CannotDecide, InvalidRequest
-from cloudai.scheduling.feasibility import could_ever_hold, feasible_mask
+from cloudai.scheduling.feasibility import could_ever_hold, explain_node
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.pipeline import Placer
@@ -146,8 +146,12 @@ def test_only_feasible_nodes_are_candidates_and_every_record_can_be_read(
 ) -> None:
     context = Context(snapshot, parameters, tau=10.0, slack_s=15.0, now=NOW)
     decision = placer(scheduler=scheduler).decide(task_id, task, context)
-    feasible = feasible_mask(task, snapshot, NOW, 10.0, task_id)
-    names = {name for name, able in zip(snapshot.names, feasible.tolist(), strict=True) if able}
+    rows = range(len(snapshot))
+    names = {
+        snapshot.names[row]
+        for row in rows
+        if not explain_node(task, snapshot, row, now=NOW, staleness_s=10.0, task_id=task_id)
+    }
     assert set(decision.candidates) <= names
     assert len(decision.candidates) == min(5, len(names))
     assert sum(decision.refusals.values()) + len(names) == len(snapshot)

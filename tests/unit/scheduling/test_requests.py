@@ -130,15 +130,6 @@ def test_a_cached_request_does_not_let_equal_values_of_another_type_through() ->
     assert parse({"cpu": 1.0}) == parse({"cpu": 1})
 
 
-def test_k_is_the_request_s_then_the_type_s_then_the_general_one() -> None:
-    defaults = RequestDefaults(sla_multiplier=1.8, sla_multiplier_by_type={TaskType.GPU_TRAINING: 2.4})
-    assert defaults.multiplier_of(parse({"cpu": 1})) == 1.8
-    assert defaults.multiplier_of(parse(task_type="gpu-training")) == 2.4
-    assert defaults.multiplier_of(parse(task_type="gpu-training", sla_multiplier=1.5)) == 1.5
-    with pytest.raises(InvalidRequest, match=r"sla_multiplier_by_type\[mixed\]"):
-        RequestDefaults(sla_multiplier_by_type={TaskType.MIXED: 9})
-
-
 def test_shape_is_equal_exactly_when_placement_cannot_tell_tasks_apart() -> None:
     plain = parse({"cpu": 1})
     same = parse(

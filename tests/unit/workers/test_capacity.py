@@ -94,5 +94,4 @@ def test_telemetry_of_this_machine():
     sample = Telemetry().sample()
     assert 0 <= sample.cpu_use <= 1
     assert 0 < sample.memory_use < 1
-    assert sample.memory_used_bytes > 0
     assert sample.pressure == max(sample.cpu_pressure, sample.memory_use, sample.gpu_use)

@@ -26,8 +26,6 @@ class Reservation:
     memory_kib: int
     #: Ids of the GPU devices that this job may see.
     gpu_devices: tuple[str, ...] = ()
-    #: Share of each of these devices, in thousandths.
-    gpu_share_milli: int = 1000
     #: KiB of disk; counted when placing, not enforced by a runner.
     storage_kib: int = 0
 
