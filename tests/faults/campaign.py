@@ -22,8 +22,10 @@ from cloudai.names import FINAL_STATES
 
 from ..poison import give, poisons
 from .audit import Audit
-from .fleet import Fleet
+from .fleet import Fleet, Node
+from .history import come_back
 from .load import Load, Submitted
+from .machine import lose
 from .plan import Injection, Plan
 from .witness import Run, read_runs
 
@@ -57,8 +59,14 @@ class Evidence:
     #: What was not, and why.
     skipped: dict[str, str] = field(default_factory=dict)
     poison_kinds: int = 0
-    #: Nodes that ended by themselves.
+    #: Nodes, and processes beside them, that ended by themselves.
     died: list[str] = field(default_factory=list)
+    #: What the document store holds after its return, by collection and id; None: there was neither it nor control.
+    history: dict[str, dict[str, dict[str, Any]]] | None = None
+    #: What the control process did not come to do.
+    undone: list[str] = field(default_factory=list)
+    #: Epochs of the control process that have ended.
+    epochs: int = 0
     took_s: float = 0.0
 
 
@@ -111,7 +119,7 @@ class Campaign:
                 at, _, action = heapq.heappop(self._todo)
                 while (wait := self._began + at - time.monotonic()) > 0:
                     time.sleep(min(wait, 0.5))
-                    self._look_after_nodes()
+                    self._look_after_processes()
                 action()
             self._mend_everything()
             load.join(max(60.0, plan.drain_s / 2))
@@ -127,6 +135,14 @@ class Campaign:
         found.leaks, found.max_overcommit = audit.leaks, audit.max_overcommit
         found.looks, found.heartbeats = audit.looks, dict(audit.heartbeats)
         self._read_state()
+        if fleet.control is not None:
+            self._say(f"{time.monotonic() - self._began:6.1f} s: the document store comes back")
+            found.history, found.undone = come_back(
+                fleet.store, fleet.deployment, database=fleet.deployment.settings.optimiser.database,
+                kill_control=self._kill_control_in_its_work, learns=plan.learns,
+            )  # fmt: skip
+            found.epochs = len(fleet.deployment.epochs.latest())
+            self._look_after_processes()
 
     # --- injections
 
@@ -151,6 +167,25 @@ class Campaign:
         self._down.add(node.place)
 
         def back() -> None:
+            self._down.discard(node.place)
+            if injection.how == "never":
+                self._fleet.replace(node.place)
+            else:
+                node.start()
+
+        self._later(injection.for_s, back)
+
+    def _lose_machine(self, injection: Injection) -> None:
+        """All that runs of a node is gone at once, its containers with their engine."""
+        node, engine = self._fleet.nodes[injection.place], self._fleet.engine
+        self._down.add(node.place)
+        of_engine = engine if engine is not None and node.place == "docker" else None
+        killed = lose(node) + (of_engine.crash() if of_engine is not None else 0)
+        self._say(f"         {killed} processes with it")
+
+        def back() -> None:
+            if of_engine is not None:
+                of_engine.start()
             self._down.discard(node.place)
             if injection.how == "never":
                 self._fleet.replace(node.place)
@@ -243,10 +278,28 @@ class Campaign:
         self._later(injection.for_s, engine.start)
 
     def _kill_beat(self, injection: Injection) -> None:
-        beat = self._fleet.beat
-        assert beat is not None
-        beat.kill()
-        self._later(1.0, self._fleet.start_beat)
+        assert self._fleet.beat is not None
+        self._kill_beside(self._fleet.beat, self._fleet.start_beat)
+
+    def _kill_beside(self, process: Node, start: Callable[[], None]) -> None:
+        process.kill()
+        self._down.add(process.place)
+
+        def back() -> None:
+            self._down.discard(process.place)
+            start()
+
+        self._later(1.0, back)
+
+    def _kill_control(self, injection: Injection) -> None:
+        assert self._fleet.control is not None
+        self._kill_beside(self._fleet.control, self._fleet.start_control)
+
+    def _kill_control_in_its_work(self) -> None:
+        assert self._fleet.control is not None
+        self._fleet.control.kill()
+        self._evidence.injected["kill control"] += 1
+        self._fleet.start_control()
 
     def _kill_producer(self, injection: Injection) -> None:
         """A producer submits as fast as it can and is killed after some submissions, most likely inside one."""
@@ -282,14 +335,14 @@ class Campaign:
 
     # --- between and after them
 
-    def _look_after_nodes(self) -> None:
-        """A node that ended although nobody killed it is a finding; it is started again."""
-        for node in self._fleet.nodes.values():
-            if not node.alive and node.place not in self._down:
+    def _look_after_processes(self) -> None:
+        """One that ended although nobody killed it is a finding; it is started again."""
+        for process in [*self._fleet.nodes.values(), *self._fleet.beside]:
+            if not process.alive and process.place not in self._down:
                 passed = time.monotonic() - self._began
-                self._evidence.died.append(f"{node.name} at {passed:.0f} s (log {node.log.name})")
+                self._evidence.died.append(f"{process.name} at {passed:.0f} s (log {process.log.name})")
                 self._say(f"FOUND: {self._evidence.died[-1]} ended by itself")
-                node.start()
+                process.start()
 
     def _mend_everything(self) -> None:
         fleet = self._fleet
@@ -301,7 +354,10 @@ class Campaign:
         for node in fleet.nodes.values():
             node.wake()
             node.start()
+        if fleet.control is not None:
+            fleet.start_control()
         if fleet.beat is not None:
+            self._down.add(fleet.beat.place)
             fleet.beat.kill()
 
     def _collect_producers(self) -> None:
@@ -328,7 +384,7 @@ class Campaign:
         left, patience = -1, time.monotonic() + self.plan.drain_s
         give_up = time.monotonic() + 3 * self.plan.drain_s
         while time.monotonic() < min(patience, give_up):
-            self._look_after_nodes()
+            self._look_after_processes()
             with contextlib.suppress(redis.RedisError):
                 live = int(client.get(keys.prefix + "live") or 0) + client.zcard(keys.unsettled)
                 live += sum(not self._has_ended(one) for one in self._evidence.submitted if one.accepted)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -62,6 +64,38 @@ class Engine:
             self._process.terminate()
             self._process.wait(30)
             self._process = None
+
+    def crash(self) -> int:
+        """End the engine and its containers at once, as when its machine goes down; returns how many processes."""
+        listed = subprocess.run(["docker", "-H", self.url, "ps", "-q"], capture_output=True, text=True)
+        of_jobs: list[int] = []
+        if ids := listed.stdout.split():
+            shown = subprocess.run(
+                ["docker", "-H", self.url, "inspect", "--format", "{{.State.Pid}}", *ids],
+                capture_output=True, text=True,
+            )  # fmt: skip
+            of_jobs = [int(pid) for pid in shown.stdout.split()]
+        mark, own = os.fsencode(self._folder), []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                # Not our own calls of the client: dockerd, its containerd, and a shim for each container.
+                if mark in (line := path.read_bytes()) and line.split(b"\0")[0] != b"docker":
+                    own.append(int(path.parent.name))
+        for pid in [*own, *of_jobs]:
+            with contextlib.suppress(ProcessLookupError):
+                if pid != os.getpid():
+                    os.kill(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(30)
+            self._process = None
+        # What lies in memory is gone with it.
+        exec_root = self._folder / "exec"
+        for path in sorted(exec_root.rglob("*"), reverse=True):
+            if path.is_mount():
+                subprocess.run(["umount", "-lq", str(path)], capture_output=True)
+        shutil.rmtree(exec_root, ignore_errors=True)
+        (self._folder / "pid").unlink(missing_ok=True)
+        return len(own) + len(of_jobs)
 
     def close(self) -> None:
         """End the containers too."""

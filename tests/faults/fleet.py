@@ -1,4 +1,4 @@
-"""The nodes, beat and Redis of a campaign, as processes that are started, killed, frozen and woken by their pid."""
+"""Nodes, control process, beat and Redis of a campaign, as processes that are started, killed, frozen and woken."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from cloudai.local_cluster import _as_environment
 from cloudai.settings import Settings
 
 from .engine import Engine, engine_problem
+from .history import AwayStore
 from .jobs import WITNESSES, build
 from .network import Forwarder, Namespace, namespace_problem
 from .plan import Plan
@@ -40,13 +42,24 @@ def _die_with_parent() -> None:
     _libc.prctl(1, signal.SIGKILL)
 
 
+def _in_memory(folder: Path) -> Path:
+    """A folder in memory where the machine has room for one, else one below `folder`."""
+    memory = Path("/dev/shm")
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(memory).free > 1 << 30:
+            return Path(tempfile.mkdtemp(prefix=folder.name, dir=memory))
+    return folder / "valkey"
+
+
 class Node:
     """One place in the fleet: the process that holds it now, and how to start the next one."""
 
-    def __init__(self, place: str, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, place: str, command: list[str], environment: dict[str, str], log: Path, work_dir: Path) -> None:
         self.place = place
         self.generation = 1
         self.log = log
+        #: Where its jobs are.
+        self.work_dir = work_dir
         self._command = command
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,6 +71,10 @@ class Node:
         return f"{self.place}.{self.generation}@faults"
 
     @property
+    def _arguments(self) -> list[str]:
+        return ["-n", self.name]
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -67,7 +84,7 @@ class Node:
             return
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*self._command, "-n", self.name], env=self._environment, stdout=out, stderr=subprocess.STDOUT,
+                [*self._command, *self._arguments], env=self._environment, stdout=out, stderr=subprocess.STDOUT,
                 cwd=self.log.parent, start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
         self.frozen = False
@@ -104,7 +121,7 @@ class Node:
 
 
 class Fleet:
-    """Redis, nodes and beat. `skipped` says what could not be set up, and why."""
+    """Redis, nodes, control process and beat. `skipped` says what could not be set up, and why."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
@@ -115,13 +132,17 @@ class Fleet:
         self.logs = folder / "logs"
         self.logs.mkdir()
         # With `everysec` a crash while the disk is slow forgets what the last two seconds brought, claims too, and what
-        # is promised then is less (docs/reliability.md).
-        self.valkey = EmbeddedValkey(folder / "valkey", fsync="always")
+        # is promised then is less (docs/reliability.md). In memory, because it is the process that is killed, not its
+        # machine, and other work on a slow disk would make each command take as long as a heartbeat may.
+        self._redis_folder = _in_memory(folder)
+        self.valkey = EmbeddedValkey(self._redis_folder, fsync="always")
+        self.store = AwayStore(folder / "mongo")
         self.nodes: dict[str, Node] = {}
         self.engine: Engine | None = None
         self.namespace: Namespace | None = None
         self.forwarder: Forwarder | None = None
         self.beat: Node | None = None
+        self.control: Node | None = None
         self._small_disk: Path | None = None
 
     def start(self) -> None:
@@ -132,11 +153,24 @@ class Fleet:
         for place in self.plan.places:
             self.nodes[place] = self._make(place)
             self.nodes[place].start()
+        if not self._skip("kill control", self.store.problem):
+            self.start_control()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while missing := [node.name for node in self.nodes.values() if not self.is_up(node)]:
+        while missing := self._not_up():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"not joined within {START_TIMEOUT_S:g} s: {missing}; logs in {self.logs}")
+                raise RuntimeError(f"not up within {START_TIMEOUT_S:g} s: {missing}; logs in {self.logs}")
             time.sleep(0.1)
+
+    def _not_up(self) -> list[str]:
+        missing = [node.name for node in self.nodes.values() if not self.is_up(node)]
+        if self.control is not None and b"control-started" not in self.control.log.read_bytes():
+            missing.append(self.control.name)
+        return missing
+
+    @property
+    def beside(self) -> list[Node]:
+        """What runs beside the nodes."""
+        return [process for process in (self.control, self.beat) if process is not None]
 
     def is_up(self, node: Node) -> bool:
         try:
@@ -150,8 +184,12 @@ class Fleet:
         return {
             "redis": {"url": self.valkey.url, "durability": "strict"},
             "limits": {"max_attempts": 50},
-            # Nobody listens there: the document store is away for the whole run.
-            "optimiser": {"mongo_url": "mongodb://127.0.0.1:9"},
+            # Nobody listens there: the document store is away until the last job has ended.
+            "optimiser": {
+                "mongo_url": self.store.url,
+                "state_dir": str(self.folder / "control"),
+                "epoch_interval_s": self.plan.epoch_interval_s,
+            },
             "node": {
                 "heartbeat_interval_s": 0.5,
                 "heartbeat_timeout_s": self.plan.heartbeat_timeout_s,
@@ -173,12 +211,25 @@ class Fleet:
         }  # fmt: skip
 
     def start_beat(self) -> None:
-        """Start beat, or start it again after a kill."""
+        """Start the beat of the project, which submits jobs, or start it again after a kill."""
         if self.beat is None:
             schedule = str(self.folder / "beat-schedule")
-            command = [sys.executable, "-m", "celery", "-A", "faults.jobs", "beat", "-s", schedule, "--pidfile="]
-            self.beat = _Beat("beat", command, self.environment(self.sections()), self.logs / "beat.log")
+            self.beat = self._make_beside("beat", "faults.jobs", "beat", "-s", schedule, "--pidfile=")
         self.beat.start()
+
+    def start_control(self) -> None:
+        """Start the control process (beat, epoch, recorder) as an operator does, or start it again after a kill."""
+        if self.control is None:
+            self.control = self._make_beside(
+                "control", "cloudai_beat.app", "worker", "-B", "-P", "solo", "-n", "control@faults", "-l", "info"
+            )  # fmt: skip
+        self.control.start()
+
+    def _make_beside(self, name: str, app: str, *command: str) -> Node:
+        return _Beside(
+            name, [sys.executable, "-m", "celery", "-A", app, *command], self.environment(self.sections()),
+            self.logs / f"{name}.log", self.folder,
+        )  # fmt: skip
 
     def replace(self, place: str) -> None:
         """The node of a place never comes back; an heir of another name starts there."""
@@ -198,7 +249,7 @@ class Fleet:
 
     def stop(self) -> None:
         """End everything that was started, jobs that outlived their node included."""
-        everything = [*self.nodes.values(), *([self.beat] if self.beat else [])]
+        everything = [*self.nodes.values(), *self.beside]
         for node in everything:
             node.wake()
             node.signal(signal.SIGTERM)
@@ -212,6 +263,9 @@ class Fleet:
             self.app.backend.client.close()
             self.deployment.client.close()
         self.valkey.stop()
+        if self._redis_folder.parent != self.folder:
+            shutil.rmtree(self._redis_folder, ignore_errors=True)
+        self.store.stop()
         self._end_leftovers()
         if self.forwarder is not None:
             self.forwarder.close()
@@ -256,7 +310,8 @@ class Fleet:
         command = [
             *prefix, sys.executable, "-m", "celery", "-A", "faults.jobs", "worker", "--node", "-l", "info",
         ]  # fmt: skip
-        return Node(place, command, {**self.environment(sections), **more}, self.logs / f"{place}.log")
+        work_dir = Path(sections["node"]["work_dir"])
+        return Node(place, command, {**self.environment(sections), **more}, self.logs / f"{place}.log", work_dir)
 
     def _far_away(self, sections: dict[str, dict[str, Any]]) -> Sequence[str]:
         problem = namespace_problem()
@@ -303,16 +358,13 @@ class Fleet:
         return bool(problem)
 
 
-class _Beat(Node):
+class _Beside(Node):
+    """A process that is no node; its command says its name where it needs one."""
+
     @property
     def name(self) -> str:
-        return "beat"
+        return self.place
 
-    def start(self) -> None:
-        """Beat takes no name."""
-        if not self.alive:
-            with self.log.open("ab") as out:
-                self._process = subprocess.Popen(
-                    self._command, env=self._environment, stdout=out, stderr=subprocess.STDOUT, cwd=self.log.parent,
-                    start_new_session=True, preexec_fn=_die_with_parent,
-                )  # fmt: skip
+    @property
+    def _arguments(self) -> list[str]:
+        return []

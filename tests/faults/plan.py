@@ -38,6 +38,10 @@ class Plan:
     injections: tuple[Injection, ...]
     #: Whether the time that recoveries take is part of the verdict.
     judges_recovery: bool
+    #: Between two epochs of the control process, seconds.
+    epoch_interval_s: float
+    #: Whether to wait, in the end, for an epoch that has learned from what was recorded.
+    learns: bool
     #: From the last injection until everything must have ended, seconds.
     drain_s: float = field(default=240.0)
 
@@ -71,11 +75,21 @@ def full_plan(seed: int, jobs: int) -> Plan:
     done += [Injection(at, "fill disk", "small-disk", 10.0) for at in (100, 300)]
     done += [Injection(at, "fill redis", "", 5.0) for at in (150, 350)]
     done += [Injection(at, "restart engine", "docker", 2.0) for at in (90, 240, 410)]
+    # A whole machine goes down: it is back within its lease, it is back late, its like has another name.
+    done += [
+        Injection(180, "lose machine", "docker", LEASE_S + MARGIN_S + 5.0, "late"),
+        Injection(257, "lose machine", "plain-2", 1.0, "never"),
+        Injection(318, "lose machine", "plain-1", 0.0, "at once"),
+    ]
     done += [Injection(at, "kill beat") for at in (45, 120, 200, 310, 420)]
+    done += [Injection(at, "kill control") for at in (52, 140, 230, 335, 415)]
     done += [Injection(at, "kill producer") for at in (35, 110, 215, 320, 400)]
     done += [Injection(at, "poison") for at in (20, 205, 370)]
     done += [Injection(at, "restart node", place) for at, place in ((75, "plain-1"), (225, "skewed"), (380, "plain-2"))]
-    return Plan(seed, jobs, 440.0, places, LEASE_S, MARGIN_S, 3.0, _in_order(done), judges_recovery=True)
+    return Plan(
+        seed, jobs, 440.0, places, LEASE_S, MARGIN_S, 3.0, _in_order(done),
+        judges_recovery=True, epoch_interval_s=15.0, learns=True,
+    )  # fmt: skip
 
 
 def short_plan(seed: int, jobs: int) -> Plan:
@@ -86,12 +100,15 @@ def short_plan(seed: int, jobs: int) -> Plan:
         Injection(3.0 + chance.random(), "kill node", "plain-1", 0.0, "at once"),
         Injection(6.0, "kill producer"),
         Injection(8.0 + chance.random(), "freeze node", "plain-2", 18.0),
-        Injection(9.0 + chance.random(), "kill node", "plain-3", 1.0, "never"),
+        Injection(9.0 + chance.random(), "lose machine", "plain-3", 1.0, "never"),
         Injection(14.0 + chance.random(), "redis away", "", 0.5, "kill"),
         Injection(20.0 + chance.random(), "redis away", "", 0.5, "stop"),
     ]
     places = ("plain-1", "plain-2", "plain-3")
-    return Plan(seed, jobs, 22.0, places, 8.0, 3.0, 4.0, _in_order(done), judges_recovery=False)
+    return Plan(
+        seed, jobs, 22.0, places, 8.0, 3.0, 4.0, _in_order(done),
+        judges_recovery=False, epoch_interval_s=60.0, learns=False,
+    )  # fmt: skip
 
 
 def _in_order(injections: Sequence[Injection]) -> tuple[Injection, ...]:

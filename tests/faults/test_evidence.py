@@ -1,10 +1,15 @@
-"""The campaign's own instruments: a witness that sees overlaps and pauses, plans that follow from their seed."""
+"""The campaign's own instruments: a witness that sees overlaps and pauses, an audit of the history that sees what is
+missing, plans that follow from their seed.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
+from cloudai.history.collections import ASSIGNMENTS, RESULTS, TASKS
+
+from .history import unrecorded
 from .plan import full_plan, short_plan
 from .witness import attend, overlaps, read_run, read_runs
 
@@ -40,6 +45,28 @@ def test_a_job_leaves_its_witness(tmp_path: Path) -> None:
     assert only.ended > only.began
 
 
+def test_a_history_that_lacks_a_document_is_not_whole() -> None:
+    end = {"task_id": "a", "attempt": 1, "outcome": "succeeded", "final": True}
+    whole = {TASKS: {"a": {"state": "succeeded"}}, ASSIGNMENTS: {"a/1": {}}, RESULTS: {"a/1/0": end}}
+    happened = {
+        "states": {"a": "succeeded", "b": ""},
+        "accepted": [["a", "b"]],
+        "events": [
+            {"event": "submitted", "id": "a"},
+            {"event": "placed", "id": "a", "attempt": "1"},
+            {"event": "finished", "id": "a", "attempt": "1", "outcome": "succeeded", "final": "1"},
+        ],
+        "succeeded": {"a"},
+    }
+    assert unrecorded(whole, **happened) == {}
+    for collection in whole:
+        assert set(unrecorded({**whole, collection: {}}, **happened)) == {"a"}
+    behind = {**whole, TASKS: {"a": {"state": "running"}}}
+    assert unrecorded(behind, **happened) == {"a": "TASKS says running, the ledger succeeded"}
+    failed = {**whole, RESULTS: {"a/1/0": {**end, "outcome": "failed"}}}
+    assert set(unrecorded(failed, **happened)) == {"a"}
+
+
 def test_a_plan_follows_from_its_seed() -> None:
     assert full_plan(7, 500) == full_plan(7, 500) != full_plan(8, 500)
     assert short_plan(7, 50) == short_plan(7, 50) != short_plan(8, 50)
@@ -49,9 +76,10 @@ def test_the_full_plan_does_what_is_promised() -> None:
     done = Counter(injection.what for injection in full_plan(1, 500).injections)
     assert done["kill node"] == 50
     assert done["redis away"] == 20
+    assert done["lose machine"] == 3
     others = {
         "freeze node", "cut network", "fill disk", "fill redis", "restart engine", "restart node", "kill beat",
-        "kill producer", "poison",
+        "kill producer", "kill control", "poison",
     }  # fmt: skip
     assert others <= done.keys()
     assert {i.how for i in full_plan(1, 500).injections if i.what == "kill node"} == {"at once", "late", "never"}

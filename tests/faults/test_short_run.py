@@ -1,4 +1,6 @@
-"""A short campaign: nodes killed and frozen, Redis killed and stopped, poison; the rest is `make faults`."""
+"""A short campaign: nodes killed and frozen, a machine lost, Redis killed and stopped, the document store away, the
+control process killed, poison; the rest is `make faults`.
+"""
 
 from __future__ import annotations
 
@@ -30,4 +32,5 @@ def test_nothing_is_lost_in_a_short_campaign(tmp_path: Path) -> None:
     found["overlapped"] -= found["overlapped_in_threads"]
     assert {name: found[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0), report
     assert found["accepted"] >= 50, report
+    assert found["injected"]["kill control"] == 1, report
     assert found["reruns"] > 0, f"nothing was ever taken from a node: the campaign has tested nothing\n{report}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 from cloudai.names import FINAL_STATES
 
 from .campaign import Evidence
+from .history import unrecorded
 from .load import Submitted
 from .witness import overlaps
 
 #: Beyond the lease, a dead node's tasks must run again within this, seconds.
 RECOVERY_ALLOWANCE_S = 5.0
 #: Counts that must be zero.
-ZEROS = ("lost", "duplicated", "overlapped", "reservation_leaks", "max_overcommit", "unfinished", "wrong", "died")
+ZEROS = (
+    "lost", "duplicated", "overlapped", "reservation_leaks", "max_overcommit", "unfinished", "wrong", "died",
+    "unrecorded", "undone",
+)  # fmt: skip
 _SHOWN = 12
 
 
@@ -58,8 +63,14 @@ class Verdict:
     unfinished: int
     #: Accepted, and ended with a wrong result.
     wrong: int
-    #: Nodes that ended although nobody had killed them.
+    #: Nodes, and processes beside them, that ended although nobody had killed them.
     died: int
+    #: Tasks whose history in the document store is not whole, once it is back.
+    unrecorded: int
+    #: What else the control process did not come to do, once it is back.
+    undone: int
+    #: Epochs of the optimiser that have ended.
+    epochs: int
     tasks: int
     looks: int
     poison_kinds: int
@@ -113,6 +124,9 @@ def judge(found: Evidence) -> Verdict:
     unfinished = [i for i, state in found.states.items() if state and state not in FINAL_STATES]
     details += [f"unfinished: {i}: {_story(i, found)}" for i in unfinished]
     details += [f"leak: {what}" for what in found.leaks]
+    missing = _unrecorded(found, accepted)
+    details += [f"unrecorded: {task_id}: {what}; {_story(task_id, found)}" for task_id, what in missing.items()]
+    details += found.undone
     clean = sorted(s for recoveries in again.values() for s, outage in recoveries if not outage)
     verdict = Verdict(
         attempted=len(found.submitted),
@@ -135,6 +149,9 @@ def judge(found: Evidence) -> Verdict:
         unfinished=len(unfinished),
         wrong=wrong,
         died=len(found.died),
+        unrecorded=len(missing),
+        undone=len(found.undone),
+        epochs=found.epochs,
         tasks=len(found.states),
         looks=found.looks,
         poison_kinds=found.poison_kinds,
@@ -171,11 +188,13 @@ def table(verdict: Verdict) -> str:
         ("overlapped", verdict.overlapped, must),
         ("reservation leaks", verdict.reservation_leaks, f"{must}; {verdict.looks} looks"),
         ("largest over-commitment", verdict.max_overcommit, must),
-        ("nodes that died of something", verdict.died, f"{must}; {verdict.poison_kinds} kinds of poison"),
+        ("not in the history", verdict.unrecorded, f"{must}; of {verdict.tasks} tasks, once the store was back"),
+        ("control's work not done", verdict.undone, f"{must}; {verdict.epochs} epochs have ended"),
+        ("processes that died of something", verdict.died, f"{must}; {verdict.poison_kinds} kinds of poison"),
         ("recovery p95, s", verdict.recovery_p95_s, f"of {verdict.recoveries}; at most {limit:g}, the lease and 5"),
         ("recovery longest, s", verdict.recovery_max_s, f"{verdict.recoveries_across_outages} more across outages"),
     ]
-    lines = [f"{name:<30}{value!s:>9}  {note[:100]}" for name, value, note in rows]
+    lines = [f"{name:<33}{value!s:>6}  {note[:100]}" for name, value, note in rows]
     lines.append("injected: " + ", ".join(f"{what} {n}" for what, n in sorted(verdict.injected.items())))
     lines += [f"SKIPPED: {what}: {why}" for what, why in verdict.skipped.items()]
     lines += verdict.details[:_SHOWN]
@@ -184,6 +203,18 @@ def table(verdict: Verdict) -> str:
     judged = f"BROKEN: {'; '.join(verdict.broken)}" if verdict.broken else "all as required"
     lines.append(f"seed {verdict.seed}, {verdict.took_s:g} s: {judged}")
     return "\n".join(lines)
+
+
+def _unrecorded(found: Evidence, accepted: Sequence[Submitted]) -> dict[str, str]:
+    if found.history is None:
+        return {}
+    return unrecorded(
+        found.history,
+        states=found.states,
+        accepted=[one.task_ids for one in accepted],
+        events=found.events,
+        succeeded={task_id for task_id, (state, _) in found.results.items() if state == "SUCCESS"},
+    )
 
 
 def _outcome(one: Submitted, found: Evidence) -> str:
