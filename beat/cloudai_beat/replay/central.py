@@ -24,6 +24,7 @@ from .node_state import could_hold, fits
 from .policies import CLAIRVOYANT
 from .running import start, true_runtime
 from .waiting_set import next_bit, oldest, park, still_ahead, unpark
+from .workload import Floats, Ints
 from .world import World
 
 
@@ -38,11 +39,57 @@ def _weights(i: int, S: World) -> tuple[float, float, float, float, float]:
 
 
 @compiled
-def _predicted(j: int, weights: tuple[float, float, float, float, float], S: World) -> float:
-    """E on node j without the pair's speed, s."""
-    node = S.nodes[j]
+def _runtime_on(
+    weights: tuple[float, float, float, float, float], inv_cpu: float, inv_memory: float, inv_gpu: float, load: float
+) -> float:
+    """E without the pair's speed, s."""
     w0, w1, w2, w3, w4 = weights
-    return float(w0 + w1 * node.inv_cpu + w2 * node.inv_memory + w3 * node.inv_gpu + w4 * node.load)
+    return w0 + w1 * inv_cpu + w2 * inv_memory + w3 * inv_gpu + w4 * load
+
+
+@compiled
+def _predicted(c: int, j: int, weights: tuple[float, float, float, float, float], S: World) -> float:
+    """E of type c on node j, s."""
+    return float(_runtime_on(weights, S.inv_cpu[j], S.inv_memory[j], S.inv_gpu[j], S.load[j]) * S.speed[c, j])
+
+
+@compiled
+def _score(
+    cpu: int, memory: int, slack: float, weights: tuple[float, float, float, float, float], alpha: float, beta: float,
+    room_cpu: Ints, room_memory: Ints, inv_cpu: Floats, inv_memory: Floats, inv_gpu: Floats, load: Floats,
+    speed: Floats, offset: Floats, scores: Floats,
+) -> None:  # fmt: skip
+    """The final risk of a task on every node that has cores, memory and a slot for it; inf elsewhere.
+
+    All arrays have shape (n,). One sweep without a branch, so that a processor does several nodes at once.
+    """
+    for j in range(len(scores)):
+        E = _runtime_on(weights, inv_cpu[j], inv_memory[j], inv_gpu[j], load[j]) * speed[j]
+        score = base_risk(alpha, lateness(E, slack), beta, load[j]) + offset[j]
+        scores[j] = score if (room_cpu[j] >= cpu) & (room_memory[j] >= memory) else inf
+
+
+@compiled
+def _lowest(scores: Floats) -> float:
+    # Four at once: each comparison waits for the one before it.
+    a, b, c, d = inf, inf, inf, inf
+    whole = len(scores) & ~3
+    for j in range(0, whole, 4):
+        a, b, c, d = min(a, scores[j]), min(b, scores[j + 1]), min(c, scores[j + 2]), min(d, scores[j + 3])
+    for j in range(whole, len(scores)):
+        a = min(a, scores[j])
+    return min(min(a, b), min(c, d))
+
+
+@compiled
+def _at_most(scores: Floats, bound: float) -> tuple[int, int]:
+    """How many scores are at most `bound`, and the sum of their rows: the row itself, if it is one."""
+    count, rows = 0, 0
+    for j in range(len(scores)):
+        found = scores[j] <= bound
+        count += found
+        rows += j * found
+    return count, rows
 
 
 @compiled
@@ -52,38 +99,39 @@ def best_node(policy: int, i: int, now: float, S: World) -> tuple[int, float]:
     As RTS.rank: equal scores go to the lower E, compared to 7 digits, then to the first row. CLAIRVOYANT takes the
     node where the task really ends first.
     """
-    task, gene = S.tasks[i], S.genes[0]
+    task, gene, scores = S.tasks[i], S.genes[0], S.scores
     c = task.kind
     weights = _weights(i, S)
-    slack = task.deadline - now
-    alpha, beta = gene.alpha, gene.beta
-    kept = S.state[0].kept > 0
-    cpu, memory, storage, asks_more = task.cpu, task.memory, task.storage, task.gpu > 0 or task.constraint > 0
-    best, lowest, best_E = -1, inf, inf
-    for j in range(len(S.nodes)):
-        node = S.nodes[j]
-        # As `fits`, whose call would be half of the time.
-        if node.cpu < cpu or node.memory < memory or node.slots < 1 or node.storage < storage:
-            continue
-        if asks_more and not fits(i, j, S):
-            continue
-        if kept and node.held_for >= 0 and node.held_for != i:
-            continue
-        if policy == CLAIRVOYANT:
-            E = true_runtime(i, j, S)
-            score = E
-        else:
-            pair = S.pairs[c, j]
-            E = _predicted(j, weights, S) * pair.speed
-            score = base_risk(alpha, lateness(E, slack), beta, node.load) + pair.offset
-        same = SAME * (1.0 + abs(lowest)) if best >= 0 else 0.0
-        if best < 0 or score < lowest - same:
-            best, lowest, best_E = j, score, E
-        elif score <= lowest + same:
-            lowest = min(lowest, score)
-            if np.float32(E) < np.float32(best_E):
-                best, best_E = j, E
-    return best, best_E
+    if policy == CLAIRVOYANT:
+        for j in range(len(scores)):
+            scores[j] = true_runtime(i, j, S) if fits(i, j, S) else inf
+    else:
+        _score(
+            task.cpu, task.memory, task.deadline - now, weights, gene.alpha, gene.beta, S.room_cpu, S.room_memory,
+            S.inv_cpu, S.inv_memory, S.inv_gpu, S.load, S.speed[c], S.offset[c], scores,
+        )  # fmt: skip
+        if task.gpu > 0 or task.storage > 0 or task.constraint > 0:
+            for j in range(len(scores)):
+                if scores[j] < inf and not fits(i, j, S):
+                    scores[j] = inf
+    if S.state[0].kept > 0:
+        for j in range(len(scores)):
+            if S.nodes[j].held_for >= 0 and S.nodes[j].held_for != i:
+                scores[j] = inf
+    lowest = _lowest(scores)
+    if lowest == inf:
+        return -1, inf
+    bound = lowest + SAME * (1.0 + abs(lowest))
+    count, best = _at_most(scores, bound)
+    if count == 1:
+        return best, scores[best] if policy == CLAIRVOYANT else _predicted(c, best, weights, S)
+    best, shortest = -1, inf
+    for j in range(len(scores)):
+        if scores[j] <= bound:
+            E = scores[j] if policy == CLAIRVOYANT else _predicted(c, j, weights, S)
+            if best < 0 or np.float32(E) < np.float32(shortest):
+                best, shortest = j, E
+    return best, shortest
 
 
 @compiled
@@ -171,7 +219,7 @@ def _slowdown(i: int, S: World) -> float:
     for at in range(S.state[0].dirty):
         j = S.dirty[at]
         if S.nodes[j].held_for < 0 and fits(i, j, S):
-            best = min(best, _predicted(j, weights, S) * S.pairs[task.kind, j].speed)
+            best = min(best, _predicted(task.kind, j, weights, S))
     return float(best * S.kinds[task.kind].base)
 
 
@@ -195,8 +243,19 @@ def _most_urgent(policy: int, now: float, S: World) -> int:
     Those whose deadline is still ahead are looked at first: mostly one of them can make it, and the late ones, who may
     be many, need not be looked at.
     """
-    state, gene = S.state[0], S.genes[0]
-    best, best_key, best_late = -1, inf, True
+    best, key, late = _more_urgent(policy, now, True, -1, inf, S)
+    if late:
+        best, key, late = _more_urgent(policy, now, False, best, key, S)
+    return best
+
+
+@compiled
+def _more_urgent(policy: int, now: float, ahead: bool, best: int, best_key: float, S: World) -> tuple[int, float, bool]:
+    """The first of task `best`, which is late (or -1: none), and of those that wait and whose deadline is `ahead`, or
+    is not: its number, its urgency, and whether it is late.
+    """
+    state, gene, best_late = S.state[0], S.genes[0], True
+    by_deadline = gene.order_runtime == 0.0 and (ahead or gene.order_lateness == 0.0)
     for at in range(state.listed):
         s = S.listed[at]
         shape = S.shapes[s]
@@ -206,54 +265,24 @@ def _most_urgent(policy: int, now: float, S: World) -> int:
         if slowdown == inf:
             shape.blocked = state.dispatches
             continue
-        place = still_ahead(s, now, S)
+        place = still_ahead(s, now, S) if ahead else shape.lowest
         while place >= 0:
             i = S.places[place].task
             deadline = S.places[place].deadline
+            if not ahead and deadline >= now:
+                break
             runtime = _runtime(policy, i, slowdown, S)
-            if can_make_it(now, runtime, deadline, gene.order_margin):
-                key = urgency(deadline, runtime, 0.0, gene.order_runtime, gene.order_lateness)
-                if best_late or key < best_key or (key == best_key and i < best):
-                    best, best_key, best_late = i, key, False
-                if gene.order_runtime == 0.0:
-                    break
-            elif best_late:
-                late_s = max(now + runtime - deadline, 0.0)
+            late = not can_make_it(now, runtime, deadline, gene.order_margin)
+            if best_late or not late:
+                late_s = max(now + runtime - deadline, 0.0) if late else 0.0
                 key = urgency(deadline, runtime, late_s, gene.order_runtime, gene.order_lateness)
-                if best < 0 or key < best_key or (key == best_key and i < best):
-                    best, best_key = i, key
-            place = next_bit(S.bits, place + 1, shape.highest)
-    if best_late:
-        return _most_urgent_late(policy, now, best, best_key, S)
-    return best
-
-
-@compiled
-def _most_urgent_late(policy: int, now: float, best: int, best_key: float, S: World) -> int:
-    """As _most_urgent, among those whose deadline has passed, and `best` of the others."""
-    state, gene = S.state[0], S.genes[0]
-    by_deadline = gene.order_runtime == 0.0 and gene.order_lateness == 0.0
-    for at in range(state.listed):
-        s = S.listed[at]
-        shape = S.shapes[s]
-        if shape.blocked == state.dispatches:
-            continue
-        slowdown = _slowdown(shape.example, S)
-        place = shape.lowest
-        while place >= 0:
-            i = S.places[place].task
-            deadline = S.places[place].deadline
-            if deadline >= now:
-                break
-            runtime = _runtime(policy, i, slowdown, S)
-            late_s = max(now + runtime - deadline, 0.0)
-            key = urgency(deadline, runtime, late_s, gene.order_runtime, gene.order_lateness)
-            if best < 0 or key < best_key or (key == best_key and i < best):
-                best, best_key = i, key
-            if by_deadline:
+                first = best < 0 or best_late != late
+                if first or key < best_key or (key == best_key and i < best):
+                    best, best_key, best_late = i, key, late
+            if by_deadline and late != ahead:
                 break
             place = next_bit(S.bits, place + 1, shape.highest)
-    return best
+    return best, best_key, best_late
 
 
 @compiled

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 
-from cloudai.scheduling import dispatch_order, formula
+from cloudai.scheduling import dispatch_order, formula, learning
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,8 +19,8 @@ _UNCOUNTED: dict[str, Any] = {"_nrt": False}
 
 
 def compiled(function: F) -> F:
-    """A function that other compiled ones call."""
-    return cast(F, njit(function, **_UNCOUNTED))
+    """A function that other compiled ones call. It becomes a part of them: a call would copy the whole World."""
+    return cast(F, njit(function, forceinline=True, **_UNCOUNTED))
 
 
 def entry(function: F) -> F:
@@ -36,6 +36,7 @@ def sources_stamp() -> int:
     """
     digest = blake2b(digest_size=7)
     folder = Path(__file__).parent
-    for path in (*sorted(folder.glob("*.py")), Path(formula.__file__), Path(dispatch_order.__file__)):
+    shared = (Path(formula.__file__), Path(dispatch_order.__file__), Path(learning.__file__))
+    for path in (*sorted(folder.glob("*.py")), *shared):
         digest.update(path.read_bytes())
     return int.from_bytes(digest.digest(), "big")

@@ -130,7 +130,7 @@ def _outcome(workload: Workload, fleet: Fleet, environment: Environment, last: f
         missed=~(tasks["finish"] <= w.deadline), load_at_start=tasks["load_at_start"].copy(),
         predicted=tasks["predicted"].copy(), used=used, total=capacity * span,
         energy=ea * cores + eb * used[1] + ec * used[2], overload=S.nodes["overload"].copy(), span=span,
-        decisions=int(S.state["decisions"][0]), tau=S.kinds["tau"].copy(), speed=S.pairs["speed"].copy(),
+        decisions=int(S.state["decisions"][0]), tau=S.kinds["tau"].copy(), speed=S.speed.copy(),
         affinity=S.pairs["affinity"].copy(),
     )  # fmt: skip
 

@@ -32,9 +32,7 @@ def tau_of(i: int, S: World) -> float:
     if family >= 0 and S.families[family].count >= FAMILY_LEAST:
         tau, variance = S.families[family].tau, S.families[family].variance
     window = S.tasks[i].deadline - S.tasks[i].arrival
-    if window > 0 and foretells(
-        S.kinds[c].share, S.kinds[c].share_variance, S.kinds[c].share_count, tau, variance
-    ):
+    if window > 0 and foretells(S.kinds[c].share, S.kinds[c].share_variance, S.kinds[c].share_count, tau, variance):
         tau = S.kinds[c].share * window
     return float(min(tau, S.tasks[i].limit))
 
@@ -44,9 +42,9 @@ def best_speed(c: int, S: World) -> float:
     """The lowest speed factor of a type."""
     best = S.kinds[c].best_speed
     if best == 0.0:
-        best = S.pairs[c, 0].speed
+        best = S.speed[c, 0]
         for j in range(1, len(S.nodes)):
-            best = min(best, S.pairs[c, j].speed)
+            best = min(best, S.speed[c, j])
         S.kinds[c].best_speed = best
     return float(best)
 
@@ -57,7 +55,7 @@ def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
     c = S.tasks[i].kind
     window = S.tasks[i].deadline - S.tasks[i].arrival
     expected = tau_of(i, S)
-    sample = runtime / S.pairs[c, j].speed
+    sample = runtime / S.speed[c, j]
     rate = S.state[0].learning_rate
     S.kinds[c].variance = learned_variance(rate, sample, S.kinds[c].tau, S.kinds[c].variance)
     S.kinds[c].tau = learned_tau(rate, sample, S.kinds[c].tau)
@@ -125,10 +123,10 @@ def _estimate(c: int, j: int, S: World) -> None:
     weight = variance / _PAIR_VARIANCE
     own = S.pairs[c, j].sum - S.pairs[c, j].count * centre
     speed = S.pairs[c, j].prior * exp((own + weight * of_node) / (S.pairs[c, j].count + weight))
-    if S.pairs[c, j].speed <= S.kinds[c].best_speed or speed < S.kinds[c].best_speed:
+    if S.speed[c, j] <= S.kinds[c].best_speed or speed < S.kinds[c].best_speed:
         S.kinds[c].best_speed = 0.0
-    S.pairs[c, j].speed = speed
+    S.speed[c, j] = speed
     usual = S.kinds[c].missed / count
     rate = (S.pairs[c, j].missed + 5.0 * usual) / (S.pairs[c, j].count + 5.0)
     S.pairs[c, j].affinity = affinity_score(S.genes[0].a1, S.genes[0].a2, S.genes[0].a3, 1.0 / speed, 1.0 - rate, 0.0)
-    S.pairs[c, j].offset = placement_offset(S.pairs[c, j].affinity, S.nodes[j].penalty)
+    S.offset[c, j] = placement_offset(S.pairs[c, j].affinity, S.nodes[j].penalty)

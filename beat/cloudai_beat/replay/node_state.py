@@ -46,9 +46,11 @@ def could_hold(i: int, j: int, S: World) -> bool:
 def refresh(j: int, S: World, pressure: float) -> None:
     """Features and load of a node after what is free of it changed (spec section 4)."""
     cpu, memory, gpu = S.nodes[j].cpu, S.nodes[j].memory, S.nodes[j].gpu
-    S.nodes[j].inv_cpu = MILLI / cpu if cpu > 0 else 0.0
-    S.nodes[j].inv_memory = KIB_PER_GIB / memory if memory > 0 else 0.0
-    S.nodes[j].inv_gpu = MILLI / gpu if gpu > 0 else 0.0
+    S.room_cpu[j] = cpu if S.nodes[j].slots > 0 else -1
+    S.room_memory[j] = memory
+    S.inv_cpu[j] = MILLI / cpu if cpu > 0 else 0.0
+    S.inv_memory[j] = KIB_PER_GIB / memory if memory > 0 else 0.0
+    S.inv_gpu[j] = MILLI / gpu if gpu > 0 else 0.0
     load = max(
         reserved_share(S.nodes[j].cpu_capacity, cpu),
         reserved_share(S.nodes[j].memory_capacity, memory),
@@ -58,7 +60,7 @@ def refresh(j: int, S: World, pressure: float) -> None:
         load = max(load, reserved_share(S.nodes[j].gpu_capacity * MILLI, gpu))
     if S.nodes[j].cpu_capacity > 0:
         load = max(load, pressure + S.nodes[j].used / S.nodes[j].cpu_capacity)
-    S.nodes[j].load = load
+    S.load[j] = load
 
 
 @compiled

@@ -46,7 +46,7 @@ def edf_queues(policy: int) -> bool:
 def predicted(i: int, j: int, S: World) -> float:
     """What a node-queue policy expects task i to run on node j, s: the learned tau, base and speed."""
     c = S.tasks[i].kind
-    return float(tau_of(i, S) * S.kinds[c].base * S.pairs[c, j].speed)
+    return float(tau_of(i, S) * S.kinds[c].base * S.speed[c, j])
 
 
 @compiled
@@ -86,7 +86,7 @@ def expected_now(i: int, j: int, S: World) -> float:
         predicted(i, j, S)
         * contention(
             gene.theta1, gene.theta2, gene.theta3, gene.theta4, task.cpu / max(node.cpu, 1),
-            task.memory / max(node.memory, 1), task.gpu / max(node.gpu, 1), node.load,
+            task.memory / max(node.memory, 1), task.gpu / max(node.gpu, 1), S.load[j],
         )
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def choose_node(policy: int, i: int, now: float, S: World) -> int:
                 value = _crowd(j, S)
             elif policy == JOIN_SHORTEST_QUEUE:
                 # Of equally long queues, the one of the node with more room.
-                value = S.nodes[j].queued + min(S.nodes[j].load, 1.0) / 2.0 + (0.0 if starts_now(i, j, S) else 0.5)
+                value = S.nodes[j].queued + min(S.load[j], 1.0) / 2.0 + (0.0 if starts_now(i, j, S) else 0.5)
             elif policy == K8S_LEAST_ALLOCATED:
                 value = _allocated(i, j, S)
             else:
@@ -133,7 +133,7 @@ def _round_robin(i: int, S: World) -> int:
 @compiled
 def _crowd(j: int, S: World) -> float:
     """Load of node j with all that waits in its queue: above 1 where it is more than the node can run at once."""
-    return float(S.nodes[j].load + S.nodes[j].queued_share)
+    return float(S.load[j] + S.nodes[j].queued_share)
 
 
 @compiled

@@ -13,7 +13,7 @@ def true_runtime(i: int, j: int, S: World) -> float:
     """How long task i would run on node j if it started now, s."""
     task, node, theta = S.tasks[i], S.nodes[j], S.contention
     cpu, memory, gpu = task.cpu / max(node.cpu, 1), task.memory / max(node.memory, 1), task.gpu / max(node.gpu, 1)
-    slowed = contention(theta[0], theta[1], theta[2], theta[3], cpu, memory, gpu, node.load)
+    slowed = contention(theta[0], theta[1], theta[2], theta[3], cpu, memory, gpu, S.load[j])
     return float(task.runtime * S.pairs[task.kind, j].factor * task.noise * slowed)
 
 
@@ -25,7 +25,7 @@ def start(i: int, j: int, now: float, predicted: float, S: World) -> None:
     S.tasks[i].finish = now + runtime
     S.tasks[i].node = j
     S.tasks[i].predicted = predicted
-    S.tasks[i].load_at_start = S.nodes[j].load
+    S.tasks[i].load_at_start = S.load[j]
     if S.state[0].has_pressure:
         integrate_overload(j, now, S)
     S.tasks[i].devices = reserve(i, j, _cores_in_use(i, S), S.nodes[j].pressure, S)
@@ -60,8 +60,8 @@ def end(i: int, now: float, S: World) -> int:
 @compiled
 def integrate_overload(j: int, now: float, S: World) -> None:
     """Add what was above 1 since the last change of the node's load."""
-    if S.nodes[j].load > 1.0:
-        S.nodes[j].overload += (S.nodes[j].load - 1.0) * (now - S.nodes[j].overload_at)
+    if S.load[j] > 1.0:
+        S.nodes[j].overload += (S.load[j] - 1.0) * (now - S.nodes[j].overload_at)
     S.nodes[j].overload_at = now
 
 
@@ -73,8 +73,13 @@ def _cores_in_use(i: int, S: World) -> int:
 @compiled
 def _push(S: World, time: float, i: int) -> None:
     """Into the heap; of equal times the earlier task comes first."""
-    at = S.state[0].running
     S.state[0].running += 1
+    _up(S, S.state[0].running - 1, time, i)
+
+
+@compiled
+def _up(S: World, at: int, time: float, i: int) -> None:
+    """An end goes into the gap at place `at`, or as far up from there as it belongs."""
     while at > 0:
         parent = (at - 1) >> 1
         above = S.heap[parent].time
@@ -92,20 +97,14 @@ def _pop(S: World) -> None:
     S.state[0].running -= 1
     count = S.state[0].running
     time, i = S.heap[count].time, S.heap[count].task
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= count:
-            break
-        if child + 1 < count and (
-            S.heap[child + 1].time < S.heap[child].time
-            or (S.heap[child + 1].time == S.heap[child].time and S.heap[child + 1].task < S.heap[child].task)
-        ):
-            child += 1
-        if S.heap[child].time > time or (S.heap[child].time == time and S.heap[child].task > i):
-            break
+    # The gap goes down to a leaf, always to the earlier child, with no branch that a processor could foretell wrongly;
+    # the last end goes there, and mostly belongs there.
+    at, child = 0, 1
+    while child < count:
+        left, right = S.heap[child], S.heap[child + 1]
+        earlier = (right.time < left.time) | ((right.time == left.time) & (right.task < left.task))
+        child += (child + 1 < count) & earlier
         S.heap[at].time = S.heap[child].time
         S.heap[at].task = S.heap[child].task
-        at = child
-    S.heap[at].time = time
-    S.heap[at].task = i
+        at, child = child, 2 * child + 1
+    _up(S, at, time, i)

@@ -38,15 +38,14 @@ TASK = _record(
 )
 #: A node: what is free of it, its features, capacity; `used`: cores in use, thousandths; `held_for`: task that it is
 #: kept for; `overload`: integral of max(0, load - 1) up to `overload_at`, s; its queue, and `queued_work`: predicted
-#: runtimes of the queued, each times the largest share of the node that it asks for, s; `score`, `E`: scratch.
+#: runtimes of the queued, each times the largest share of the node that it asks for, s.
 NODE = _record(
-    "inv_cpu inv_memory inv_gpu load score E penalty pressure overload overload_at queued_work queued_share",
+    "penalty pressure overload overload_at queued_work queued_share",
     "cpu memory slots storage gpu largest_share whole_gpus held_for used running cpu_capacity memory_capacity"
     " gpu_capacity storage_capacity slots_capacity queue_first queue_last queued run_first",
 )
-#: A (type, node) pair: true factor; s_cj as used; affinity; penalty - affinity; runs, sum of log(runtime / tau),
-#: misses.
-PAIR = _record("speed prior offset factor affinity count sum missed", "")
+#: A (type, node) pair: s_cj as given; true factor; affinity; runs, sum of log(runtime / tau), misses.
+PAIR = _record("prior factor affinity count sum missed", "")
 #: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
 #: tau).
 KIND = _record(
@@ -78,6 +77,21 @@ class World(NamedTuple):
     nodes: Records
     #: (6, n) PAIR
     pairs: Records
+    #: (n,) what a score is made of, one array each, so that all nodes are scored in one sweep. Free cores, thousandths,
+    #: -1 where no slot is free; free memory, KiB
+    room_cpu: Ints
+    room_memory: Ints
+    #: (n,) 1 over the cores, GiB and devices that are free; 0: none is
+    inv_cpu: Floats
+    inv_memory: Floats
+    inv_gpu: Floats
+    #: (n,) L
+    load: Floats
+    #: (6, n) s_cj as used; penalty - affinity
+    speed: Floats
+    offset: Floats
+    #: (n,) scratch: the final risk of one task
+    scores: Floats
     #: (6,) KIND
     kinds: Records
     #: (families,) FAMILY
@@ -113,15 +127,24 @@ def world(
     workload: Workload, fleet: Fleet, environment: Environment, parameters: ReplayParameters, options: Options
 ) -> World:
     """The state before the first arrival."""
-    count, shapes = len(workload), len(workload.shapes.example)
+    count, shapes, n, f = len(workload), len(workload.shapes.example), len(fleet), fleet
     return World(
         tasks=_tasks(workload, environment),
         nodes=_nodes(fleet, environment, parameters),
         pairs=_pairs(environment, parameters),
+        room_cpu=np.where(f.slots > 0, f.cpu_milli, -1),
+        room_memory=f.memory_kib.copy(),
+        inv_cpu=_inverse(f.cpu_milli / MILLI),
+        inv_memory=_inverse(f.memory_kib / KIB_PER_GIB),
+        inv_gpu=_inverse(f.gpus.astype(np.float64)),
+        load=np.zeros(n) if environment.pressure is None else environment.pressure.astype(np.float64),
+        speed=np.array(parameters.speed, dtype=np.float64, order="C"),
+        offset=np.ascontiguousarray(parameters.penalty - parameters.affinity),
+        scores=np.empty(n),
         kinds=_kinds(environment, parameters, options.first_tau),
         families=_families(workload.families, options.family_tau),
         devices=np.where(np.arange(max(1, int(fleet.gpus.max()))) < fleet.gpus[:, None], MILLI, 0).astype(np.int64),
-        holders=np.full((len(fleet), max(1, int(fleet.gpus.max()))), -1, dtype=np.int64),
+        holders=np.full((n, max(1, int(fleet.gpus.max()))), -1, dtype=np.int64),
         allowed=fleet.allowed,
         shapes=_shapes(workload),
         places=_filled(PLACE, count, deadline=workload.shapes.deadline, task=workload.shapes.task),
@@ -129,7 +152,7 @@ def world(
         bits=np.zeros(count // 64 + 2, dtype=np.uint64),
         age_bits=np.zeros(count // 64 + 2, dtype=np.uint64),
         listed=np.zeros(shapes, dtype=np.int64),
-        dirty=np.zeros(2 * len(fleet) + 1, dtype=np.int64),
+        dirty=np.zeros(2 * n + 1, dtype=np.int64),
         state=_state(workload, environment, options),
         genes=np.array(parameters.genes, dtype=np.float64).view(GENE),
         contention=np.array(environment.contention, dtype=np.float64),
@@ -152,27 +175,23 @@ def _tasks(w: Workload, environment: Environment) -> Records:
     )  # fmt: skip
 
 
-def _nodes(f: Fleet, environment: Environment, parameters: ReplayParameters) -> Records:
-    def inverse(amount: Floats) -> Floats:
-        return np.divide(1.0, amount, out=np.zeros(len(f)), where=amount > 0)
+def _inverse(amount: Floats) -> Floats:
+    return np.divide(1.0, amount, out=np.zeros(len(amount)), where=amount > 0)
 
+
+def _nodes(f: Fleet, environment: Environment, parameters: ReplayParameters) -> Records:
     pressure = 0.0 if environment.pressure is None else environment.pressure
     return _filled(
-        NODE, len(f), inv_cpu=inverse(f.cpu_milli / MILLI), inv_memory=inverse(f.memory_kib / KIB_PER_GIB),
-        inv_gpu=inverse(f.gpus.astype(np.float64)), load=pressure, penalty=parameters.penalty, pressure=pressure,
-        cpu=f.cpu_milli, memory=f.memory_kib, slots=f.slots, storage=f.storage_kib, gpu=f.gpus * MILLI,
-        largest_share=np.where(f.gpus > 0, MILLI, 0), whole_gpus=f.gpus, held_for=-1, cpu_capacity=f.cpu_milli,
-        memory_capacity=f.memory_kib, gpu_capacity=f.gpus, storage_capacity=f.storage_kib, slots_capacity=f.slots,
-        queue_first=-1, queue_last=-1, run_first=-1,
+        NODE, len(f), penalty=parameters.penalty, pressure=pressure, cpu=f.cpu_milli, memory=f.memory_kib,
+        slots=f.slots, storage=f.storage_kib, gpu=f.gpus * MILLI, largest_share=np.where(f.gpus > 0, MILLI, 0),
+        whole_gpus=f.gpus, held_for=-1, cpu_capacity=f.cpu_milli, memory_capacity=f.memory_kib, gpu_capacity=f.gpus,
+        storage_capacity=f.storage_kib, slots_capacity=f.slots, queue_first=-1, queue_last=-1, run_first=-1,
     )  # fmt: skip
 
 
 def _pairs(environment: Environment, parameters: ReplayParameters) -> Records:
     p = parameters
-    return _filled(
-        PAIR, p.speed.shape, speed=p.speed, prior=p.speed, offset=p.penalty - p.affinity, factor=environment.factor,
-        affinity=p.affinity,
-    )  # fmt: skip
+    return _filled(PAIR, p.speed.shape, prior=p.speed, factor=environment.factor, affinity=p.affinity)
 
 
 def _kinds(environment: Environment, parameters: ReplayParameters, tau: Floats) -> Records:
