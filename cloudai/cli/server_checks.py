@@ -10,6 +10,7 @@ from cloudai.cli.fleet_report import redis_report
 from cloudai.cli.machine_checks import Check
 from cloudai.cli.output import duration
 from cloudai.deployment import Deployment
+from cloudai.state.events import FILLING
 
 #: First version of Redis whose scripts and commands are used. Valkey began as 7.2.
 _LEAST_VERSION = 7
@@ -18,9 +19,11 @@ _SKEW_WARNED_S = 1.0
 
 
 def server_checks(deployment: Deployment) -> list[Check]:
-    """Version, persistence, eviction, clock. Raises redis.RedisError when the server does not answer."""
+    """Version, persistence, eviction, clock, what waits for the history. Raises redis.RedisError when the server does
+    not answer.
+    """
     server = redis_report(deployment)
-    return [_version(server), _persistence(server), _eviction(server), _clock(deployment)]
+    return [_version(server), _persistence(server), _eviction(server), _clock(deployment), _history(deployment)]
 
 
 def _version(server: Mapping[str, Any]) -> Check:
@@ -66,3 +69,16 @@ def _clock(deployment: Deployment) -> Check:
         advice = "let both machines keep their time (NTP)"
         return Check("clock", "warning", f"{duration(skew)} apart from the server's", advice)
     return Check("clock", "ok", f"within {duration(max(skew, after - before))} of the server's")
+
+
+def _history(deployment: Deployment) -> Check:
+    progress, most = deployment.events.progress(), deployment.settings.limits.events_maxlen
+    found = f"{progress.waiting} events wait to be recorded"
+    if progress.lost:
+        found += f", {progress.lost} were dropped unrecorded"
+    remedy = "start MongoDB and the control process; the log of the latter says what it lacks (docs/history.md)"
+    if progress.dropping:
+        return Check("history", "warning", found, f"{remedy}. More are lost until then: {most} is all that is kept")
+    if progress.waiting >= FILLING * most:
+        return Check("history", "warning", found, f"{remedy}. At {most} (limits.events_maxlen) the oldest are lost")
+    return Check("history", "ok", found)

@@ -36,6 +36,8 @@ _READ_ONLY = frozenset({13, 166, 10107, 13435, 10058})
 #: Words of servers that have no code for it.
 _READ_ONLY_WORDS = re.compile(r"read-?\s?only", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^/@\s]*?:)[^/@\s]+@")
+#: Options of a URL that hold a secret.
+_SECRET_OPTION = re.compile(r"(tlsCertificateKeyFilePassword|authMechanismProperties)=[^&]*", re.IGNORECASE)
 
 
 class Connection:
@@ -52,7 +54,7 @@ class Connection:
     @property
     def where(self) -> str:
         """The server and database, without a password."""
-        server = _PASSWORD.sub(r"\1***@", self._url)
+        server = _SECRET_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1***@", self._url))
         return f"database {self._name} at {server}"
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from cloudai.history.documents import Changes, changes_of, day, sequence
 from cloudai.history.errors import HistoryError
 from cloudai.history.store import HistoryStore
 from cloudai.history.worker_window import SAMPLE_BUCKET_S
-from cloudai.state.events import Unrecorded
+from cloudai.state.events import FILLING, Unrecorded
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._problem = ""
         self._away_since: datetime | None = None
+        #: What was told of the stream's room since the history went away.
+        self._told_filling = self._told_dropping = False
         self._retry_at = self._sampled = self._pruned = float("-inf")
         #: The last heartbeat that was sampled of each node.
         self._heard: dict[str, float] = {}
@@ -76,7 +78,9 @@ class Recorder:
         """
         with self._lock:
             if time.monotonic() < self._retry_at:
-                return Recorded(behind=self._deployment.events.unrecorded(0).waiting, problem=self._problem)
+                stream = self._deployment.events.unrecorded(0)
+                self._tell_room(stream)
+                return Recorded(behind=stream.waiting, problem=self._problem)
             return self._record()
 
     def _record(self) -> Recorded:
@@ -158,12 +162,31 @@ class Recorder:
                 "history-away events=%d: they wait in Redis, up to %d (limits.events_maxlen), and are recorded when it "
                 "is back. %s", batch.waiting, self._deployment.settings.limits.events_maxlen, error,
             )  # fmt: skip
+        self._tell_room(batch)
+
+    def _tell_room(self, stream: Unrecorded) -> None:
+        """While the history is away: that the stream is half full, and that it is full. Each is told once."""
+        most = self._deployment.settings.limits.events_maxlen
+        if stream.dropped and not self._told_dropping:
+            self._told_filling = self._told_dropping = True
+            logger.error(
+                "events-dropping count=%d: %d wait, as many as Redis may hold (limits.events_maxlen), so the oldest "
+                "are dropped and the history will lack them. Bring MongoDB back, or raise the limit where Redis has "
+                "the memory. Scheduling is not affected", stream.dropped, stream.waiting,
+            )  # fmt: skip
+        elif stream.waiting >= FILLING * most and not self._told_filling:
+            self._told_filling = True
+            logger.error(
+                "events-filling count=%d: at %d (limits.events_maxlen) Redis drops the oldest: bring MongoDB back",
+                stream.waiting, most,
+            )  # fmt: skip
 
     def _is_back(self, batch: Unrecorded) -> None:
         if self._away_since is not None:
             away_s = batch.now - self._away_since.timestamp()
             logger.warning("history-back after=%.0fs events=%d: they are recorded now", away_s, batch.waiting)
             self._away_since = None
+            self._told_filling = self._told_dropping = False
             self._problem = ""
 
     def _told_lost(self, batch: Unrecorded) -> int:

@@ -6,6 +6,7 @@ Fields of `recorder` (hash): position (id of the last recorded entry), recorded 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 
@@ -14,6 +15,8 @@ from cloudai.state.scripts import Scripts
 
 #: Recorded events that stay in the stream, for `explain` and others that look at the latest.
 KEEP_RECORDED = 20_000
+#: Share of limits.events_maxlen from which the operator is told that nobody records what waits.
+FILLING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Progress:
     #: Entries that were recorded, and that the stream dropped unrecorded, ever.
     recorded: int
     lost: int
+    #: Of the lost ones, those that no recorder has come past yet: while there are any, the stream is full.
+    dropping: int
 
 
 class EventStream:
@@ -53,17 +58,18 @@ class EventStream:
 
     def unrecorded(self, limit: int) -> Unrecorded:
         """The oldest events that are not recorded, at most `limit`."""
-        now, position, dropped, waiting, entries = self._scripts.unrecorded.run(
-            self._client, self._keys.prefix, limit
-        )
+        now, position, dropped, waiting, entries, *_ = self._look(limit)
         events = tuple((entry_id.decode(), _fields(flat)) for entry_id, flat in entries or ())
         return Unrecorded(float(now), position.decode(), int(dropped), int(waiting), events)
 
     def progress(self) -> Progress:
         """How far the recorder is."""
-        found = self._client.hmget(self._keys.recorder, "recorded", "lost")
-        recorded, lost = (int(value or 0) for value in found)
-        return Progress(self.unrecorded(0).waiting, recorded, lost)
+        _, _, dropped, waiting, _, recorded, lost = self._look(0)
+        return Progress(int(waiting), int(recorded), int(lost) + int(dropped), int(dropped))
+
+    def _look(self, limit: int) -> list[Any]:
+        found: list[Any] = self._scripts.unrecorded.run(self._client, self._keys.prefix, limit)
+        return found
 
     def recorded(self, batch: Unrecorded, *, keep: int = KEEP_RECORDED) -> bool:
         """The events of a batch are in the history: move on behind them, and trim all but the latest `keep` of those

@@ -308,6 +308,7 @@ def test_doctor_is_content_with_a_good_server(ask: Any) -> None:
         "Redis appendonly",
         "Redis maxmemory-policy",
         "clock",
+        "history",
     ):
         assert checks[name] == "ok"
 

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none: the embedded Valkey is built without it.
+"""TLS in front of a server that has none: the embedded ones are built without it.
 
 The certificate and its key beside this file are for these tests and for nothing else.
 """
@@ -16,10 +16,10 @@ _KEY = Path(__file__).parent / "key.pem"
 
 
 class TlsDoor:
-    """Listens with TLS on a free port of 127.0.0.1 and passes everything on to another port there."""
+    """Listens with TLS on a free port of 127.0.0.1 and passes everything on to another port there, or elsewhere."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._to = (host, port)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(CERTIFICATE, _KEY)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ class TlsDoor:
         try:
             with (
                 self._context.wrap_socket(plain, server_side=True) as inside,
-                socket.create_connection(("127.0.0.1", self._to)) as outside,
+                socket.create_connection(self._to) as outside,
             ):
                 self.passed += 1
                 self._open += [inside, outside]
