@@ -135,7 +135,7 @@ class StateCollector(Collector):
 
 def _decisions(totals: Mapping[str, int], by_node: Mapping[str, Mapping[str, int]]) -> Iterator[Family]:
     counts = [totals.get(f"decisions:{bucket}", 0) for bucket in BUCKETS]
-    bounds = ["+Inf" if bucket == "inf" else repr(int(bucket) * _MICRO) for bucket in BUCKETS]
+    bounds = ["+Inf" if bucket == "inf" else repr(int(bucket) / 1e6) for bucket in BUCKETS]
     yield HistogramMetricFamily(
         metrics.DECISION_SECONDS.name,
         metrics.DECISION_SECONDS.meaning,

@@ -6,6 +6,7 @@ It needs no code of a project: Redis, MongoDB and the namespace come from the se
 from __future__ import annotations
 
 from cloudai.app import CloudAI
+from cloudai.ready_made import wrong_settings_told_plainly
 from cloudai.settings import Settings
 from cloudai_beat.control import Control, add_control
 
@@ -31,4 +32,5 @@ def build(settings: Settings | None = None) -> tuple[CloudAI, Control]:
     return app, control
 
 
-app, control = build()
+with wrong_settings_told_plainly():
+    app, control = build()

@@ -30,7 +30,7 @@ def epoch() -> None:
     """Run the optimiser's epoch, or show what the latest epochs did."""
 
 
-@epoch.command()
+@epoch.command(short_help="Learn from the history now.")
 @click.option("--dry-run", is_flag=True, help="Publish nothing; say what would change.")
 @json_option
 @click.pass_context
@@ -48,7 +48,7 @@ def run(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         ctx.exit(1)
 
 
-@epoch.command()
+@epoch.command(short_help="What the latest epochs did.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Epochs, newest first.")
 @json_option
 @click.pass_context
@@ -68,7 +68,7 @@ def history(ctx: click.Context, limit: int, as_json: bool) -> None:
         line("No epoch has run yet. `cloudai epoch run` runs one; the control process runs them at intervals.")
         return
     print_table(
-        ["*at", "*outcome", ">version", ">records", ">took", "by", "what it did"],
+        ["*at", "*outcome", ">*version", ">*records", ">*took", "*by", "what it did"],
         [
             [
                 moment(report.get("at")),

@@ -320,7 +320,9 @@ def _kept(report: EpochReport, history: History) -> EpochReport:
 
 
 def _count(changes: Sequence[str]) -> str:
-    return f"{len(changes)} values changed" if len(changes) < LINES_KEPT else "many values changed"
+    if len(changes) >= LINES_KEPT:
+        return "many values changed"
+    return f"{len(changes)} {'value' if len(changes) == 1 else 'values'} changed"
 
 
 def _theta(parameters: GAParams) -> tuple[float, float, float, float]:

@@ -9,7 +9,7 @@ import click
 from cloudai.cli.application import application, connection_advice
 from cloudai.cli.machine_checks import Check, machine_checks
 from cloudai.cli.output import json_option, line, print_json, print_table, state_text
-from cloudai.cli.server_checks import server_checks
+from cloudai.cli.server_checks import history_check, server_checks
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.settings import Settings
 
@@ -45,16 +45,18 @@ def _checks(ctx: click.Context) -> list[Check]:
         ]
     found = [*machine_checks(settings), Check("configuration", "ok", "read without a problem")]
     try:
-        return [*found, *server_checks(app.deployment)]
+        return [*found, *server_checks(app.deployment), *history_check(settings)]
     except Exception as error:
         advice = connection_advice(ctx, error)
         if advice is None:
             raise
         text, _, remedy = advice.partition("). ")
-        return [*found, Check("Redis", "missing", f"{text})", remedy)]
+        return [*found, Check("Redis", "missing", f"{text})", remedy), *history_check(settings)]
 
 
 def _summary(missing: int, warnings: int) -> str:
     if missing:
         return f"{missing} of what is needed is missing."
-    return f"Nothing that is needed is missing; {warnings} warnings." if warnings else "All is well."
+    if warnings:
+        return f"Nothing that is needed is missing; {warnings} {'warning' if warnings == 1 else 'warnings'}."
+    return "All is well."

@@ -60,6 +60,7 @@ def _print_task(report: Mapping[str, Any]) -> None:
                 state_text(report["state"]), f": {report['reason']}" if report["reason"] else ""
             ),
             "error": result.get("error") or "",
+            "what to do": result.get("advice") or "",
             "node": f"{report['node']}, attempt {report['attempt']}{_devices(report)}"
             if report["node"]
             else "",

@@ -11,6 +11,7 @@ from cloudai.scheduling.errors import InvalidRequest
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
 _SPAN_ALLOWED = "a time span such as 90s, 10m, 1h30m or 2d, or a number of seconds"
+_MOMENT_ALLOWED = "a moment in ISO form with its time zone, such as 2027-01-31T18:00+01:00"
 _LONGEST_S = 3.2e9
 
 
@@ -24,17 +25,17 @@ def amount(text: str | None) -> float | str | None:
         return text
 
 
-def span_s(text: str, field: str) -> float:
-    """Seconds of "90s", "1h30m", "2d" or a plain number. InvalidRequest on anything else."""
+def span_s(text: str, field: str, allowed: str = _SPAN_ALLOWED) -> float:
+    """Seconds of "90s", "1h30m", "2d" or a plain number. InvalidRequest, with what is allowed, on anything else."""
     try:
         seconds = float(text)
     except ValueError:
         parts = _SPAN.findall(text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise InvalidRequest(field, text, _SPAN_ALLOWED) from None
+            raise InvalidRequest(field, text, allowed) from None
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not 0 < seconds <= _LONGEST_S:
-        raise InvalidRequest(field, text, f"{_SPAN_ALLOWED}, above 0")
+        raise InvalidRequest(field, text, f"{allowed}, above 0")
     return seconds
 
 
@@ -44,21 +45,30 @@ def deadline(text: str | None) -> datetime | timedelta | None:
         return None
     if "T" in text or text.count("-") >= 2:
         try:
-            return datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(text)
         except ValueError:
-            allowed = "a moment in ISO form with its time zone, such as 2027-01-31T18:00+01:00"
-            raise InvalidRequest("deadline", text, allowed) from None
-    return timedelta(seconds=span_s(text, "deadline"))
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise InvalidRequest("deadline", text, _MOMENT_ALLOWED)
+        return moment
+    return timedelta(seconds=span_s(text, "deadline", f"{_SPAN_ALLOWED}; or {_MOMENT_ALLOWED}"))
 
 
-def pairs(given: Iterable[str], field: str) -> dict[str, str]:
-    """NAME=VALUE words as a mapping; InvalidRequest on a word without a name, or a name given twice."""
+def pairs(given: Iterable[str], field: str, *, secret: bool = True) -> dict[str, str]:
+    """NAME=VALUE words as a mapping; InvalidRequest on a word without a name, or a name given twice.
+
+    Args:
+        given: the words.
+        field: what the error calls them.
+        secret: whether a word may be one that an error must not repeat.
+
+    """
     found: dict[str, str] = {}
     for word in given:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            # The word may be a secret; its place is not.
-            raise InvalidRequest(field, name if equals else "a word without '='", "NAME=VALUE")
+            shown = "a word without '='" if secret and not equals else word
+            raise InvalidRequest(field, "=" if secret and equals else shown, "NAME=VALUE")
         if name in found:
             raise InvalidRequest(field, name, "each name once")
         found[name] = value

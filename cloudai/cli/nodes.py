@@ -47,7 +47,7 @@ def nodes(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
             "*node",
             "*state",
             ">*cpu",
-            ">*memory GiB",
+            ">*GiB",
             ">*gpu",
             ">*slots",
             ">*load",
@@ -100,5 +100,6 @@ def _print_tasks(state: Deployment, report: Mapping[str, Any]) -> None:
         task_state, kind, attempt, claimed, deadline, name = ((value or b"").decode() for value in fields)
         since = duration(now - float(claimed)) if claimed and task_state == "running" else ""
         due = from_now(float(deadline), now) if deadline else ""
-        rows.append([task_id, state_text(task_state), kind, attempt, since, due, name])
-    print_table(["*task", "*state", "*type", ">attempt", ">*runs", ">*deadline", "name"], rows)
+        again = f", attempt {attempt}" if attempt not in ("", "0", "1") else ""
+        rows.append([task_id, state_text(task_state), since, due, f"{kind}, {name}{again}"])
+    print_table(["*task", "*state", ">*runs", ">*deadline", "type and name"], rows)

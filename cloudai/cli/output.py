@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,10 @@ _STYLES = {
     **dict.fromkeys(("lost", "down", "failed", "timed_out", "missing"), "red"),
     **dict.fromkeys(("placed", "running"), "cyan"),
 }
+
+#: Characters that the last column of a table wants to have beside the others; with less it goes below them.
+_LEAST_BESIDE = 30
+_GAP = "  "
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -43,17 +48,47 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> None:
-    """A table. A column whose name begins with `>` is aligned to the right; one with `*` never shrinks."""
+    """A table. A column whose name begins with `>` is aligned to the right; one with `*` never shrinks.
+
+    Where the last column is the only one that may shrink, and there is little room for it, it is shown below each row.
+    """
+    # As Text, so that square brackets in names are no markup.
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    widths = [max(len(name.lstrip(">*")), *(row[i].cell_len for row in cells), 0) for i, name in enumerate(columns)]
+    beside = console().width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+    fixed = ["*" in name for name in columns]
+    if all(fixed[:-1]) and not fixed[-1] and beside < min(widths[-1], _LEAST_BESIDE):
+        _print_in_two_lines(columns, cells, widths, title=title)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", title=title or None, title_justify="left")
     for column in columns:
         name = column.lstrip(">*")
         table.add_column(
             name, justify="right" if ">" in column else "left", no_wrap="*" in column, overflow="fold"
         )
-    for row in rows:
-        # As Text, so that square brackets in names are no markup.
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    for row in cells:
+        table.add_row(*row)
     console().print(table)
+
+
+def _print_in_two_lines(
+    columns: Sequence[str], cells: Sequence[Sequence[Text]], widths: Sequence[int], *, title: str
+) -> None:
+    """The same table with the last column below the others, indented."""
+    out = console()
+    names = [Text(name.lstrip(">*"), style="bold") for name in columns]
+    if title:
+        out.print(Text(title, style="italic"))
+    for row in (names, *cells):
+        first = Text()
+        for cell, column, width in zip(row[:-1], columns, widths, strict=False):
+            blank = " " * (width - cell.cell_len)
+            first.append_text(Text.assemble(blank, cell) if ">" in column else Text.assemble(cell, blank))
+            first.append(_GAP)
+        first.rstrip()
+        out.print(first)
+        if row[-1].plain:
+            out.print(Padding(row[-1], (0, 0, 0, len(_GAP)), expand=False))
 
 
 def print_fields(fields: Mapping[str, str | Text]) -> None:

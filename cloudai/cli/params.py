@@ -170,7 +170,7 @@ def rollback(ctx: click.Context, wanted: int | None, as_json: bool) -> None:
     _print_changes(changes)
 
 
-@params.command()
+@params.command(short_help="Keep what is in force from the optimiser.")
 @json_option
 @click.pass_context
 def pin(ctx: click.Context, as_json: bool) -> None:
@@ -181,7 +181,8 @@ def pin(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"pinned": True, "version": version})
     else:
-        click.echo(f"{f'Version {version}' if version else 'The defaults'} stay in force until `cloudai params unpin`.")
+        what = f"Version {version} stays" if version else "The defaults stay"
+        click.echo(f"{what} in force until `cloudai params unpin`.")
 
 
 @params.command()
@@ -216,8 +217,8 @@ def _earlier(state: Deployment, wanted: int | None) -> GAParams:
                         return replace(GAParams.from_json(one.json), version=wanted)
         except HistoryError as error:
             click.echo(f"Versions before those in Redis are in the history only. {error}", err=True)
-    shown = ", ".join(map(str, sorted(known))) or "none; only one version was ever published"
-    raise InvalidRequest("to", wanted, f"an earlier version; known here: {shown}")
+    shown = ", ".join(map(str, sorted(known))) or "none; at most one version was ever published"
+    raise InvalidRequest("to", wanted or "the version before", f"an earlier version; known here: {shown}")
 
 
 def _versions(published: Sequence[PublishedParameters]) -> list[dict[str, Any]]:

@@ -23,7 +23,12 @@ def result_report(app: CloudAI, task_id: str) -> dict[str, Any] | None:
     if state not in states.READY_STATES:
         return None
     value = result.result
-    return {"state": state, "error": error_text(value), "container": _without_output(container_record(value))}
+    return {
+        "state": state,
+        "error": error_text(value),
+        "advice": advice_text(value),
+        "container": _without_output(container_record(value)),
+    }
 
 
 def error_text(value: Any) -> str:
@@ -33,6 +38,11 @@ def error_text(value: Any) -> str:
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"[:_MESSAGE_LIMIT]
     return ""
+
+
+def advice_text(value: Any) -> str:
+    """What a container job's failure means and what to do about it; "" for anything else."""
+    return value.advice if isinstance(value, ContainerError) else ""
 
 
 def _without_output(record: dict[str, Any] | None) -> dict[str, Any] | None:

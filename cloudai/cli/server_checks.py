@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +11,15 @@ from cloudai.cli.fleet_report import redis_report
 from cloudai.cli.machine_checks import Check
 from cloudai.cli.output import duration
 from cloudai.deployment import Deployment
+from cloudai.settings import Settings
 from cloudai.state.events import FILLING
 
 #: First version of Redis whose scripts and commands are used. Valkey began as 7.2.
 _LEAST_VERSION = 7
 #: Difference of the clocks from which explicit deadlines and logs begin to mislead, seconds.
 _SKEW_WARNED_S = 1.0
+#: How long the document store may take to answer, seconds.
+_HISTORY_TIMEOUT_S = 1.0
 
 
 def server_checks(deployment: Deployment) -> list[Check]:
@@ -24,6 +28,23 @@ def server_checks(deployment: Deployment) -> list[Check]:
     """
     server = redis_report(deployment)
     return [_version(server), _persistence(server), _eviction(server), _clock(deployment), _history(deployment)]
+
+
+def history_check(settings: Settings) -> list[Check]:
+    """The MongoDB of the history: needed by the control process only. Nothing where pymongo is not installed."""
+    if importlib.util.find_spec("pymongo") is None:
+        return []
+    from cloudai.history.errors import HistoryError
+    from cloudai.history.store import HistoryStore
+
+    where = settings.optimiser
+    with HistoryStore(where.mongo_url, where.database, timeout_s=_HISTORY_TIMEOUT_S) as store:
+        try:
+            store.ping()
+        except HistoryError as error:
+            found, _, remedy = str(error).rpartition(". ")
+            return [Check("MongoDB", "warning", found, f"{remedy}; needed for the optimiser, not to run jobs")]
+        return [Check("MongoDB", "ok", store.where)]
 
 
 def _version(server: Mapping[str, Any]) -> Check:

@@ -13,9 +13,9 @@ from cloudai.cli import given
 from cloudai.cli.application import application
 from cloudai.cli.fleet_report import resolve_node
 from cloudai.cli.output import duration, from_now, json_option, print_json
-from cloudai.cli.result_report import error_text
+from cloudai.cli.result_report import advice_text, error_text
 from cloudai.cli.task_report import task_report
-from cloudai.containers.errors import TimeLimitReached
+from cloudai.containers.errors import ContainerFailed, TimeLimitReached
 from cloudai.job_output import container_record, stream_output
 from cloudai.names import CANCELLED, CONTAINER_TASK, FAILED, SUCCEEDED, TIMED_OUT
 from cloudai.scheduling.task_types import TASK_TYPES
@@ -134,7 +134,7 @@ def _asked(app: CloudAI, options: Mapping[str, Any]) -> dict[str, Any]:
         "family": options["family"],
         "user_id": options["user_id"],
         "target_worker_id": resolve_node(app.deployment.fleet, node) if node is not None else None,
-        "constraints": given.pairs(options["labels"], "label") or None,
+        "constraints": given.pairs(options["labels"], "label", secret=False) or None,
         "unplaceable": options["unplaceable"],
     }
     return {name: value for name, value in asked.items() if value is not None}
@@ -183,6 +183,7 @@ def _wait(app: CloudAI, result: AsyncResult, report: dict[str, Any]) -> None:
     report["node"] = record["node"] if record else report["node"]
     report["result"] = record
     report["error"] = error
+    report["advice"] = advice_text(value)
     # An error whose job ended with 0, or never ran, is no success.
     report["exit_code"] = code or (1 if error else 0)
 
@@ -204,3 +205,6 @@ def _print_result(report: Mapping[str, Any], *, output: bool, name: bool) -> Non
     label = f"{report['task_id']}: " if name else ""
     ran = f", ran {duration(record['run_s'])} on {record['node']}" if record is not None else ""
     click.echo(f"{label}{report['error'] or report['state']}{ran}", err=True)
+    # A job that reports failure has just said why.
+    if report["advice"] and not report["error"].startswith(ContainerFailed.__name__):
+        click.echo(f"{label}{report['advice']}", err=True)

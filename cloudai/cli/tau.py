@@ -22,7 +22,7 @@ def tau() -> None:
 tau.add_command(history)
 
 
-@tau.command()
+@tau.command(short_help="Tau of each type and family.")
 @click.option(
     "--families",
     "limit",
@@ -63,7 +63,9 @@ def show(ctx: click.Context, limit: int, as_json: bool) -> None:
     )  # fmt: skip
 
 
-@tau.command(name="set")
+@tau.command(
+    name="set", short_help="Set tau of a type by hand.", context_settings={"ignore_unknown_options": True}
+)
 @click.argument("task_type", metavar="TYPE")
 @click.argument("seconds", type=float)
 @json_option

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST = 100_000
 
 
-@click.command()
+@click.command(short_help="How tau changed.")
 @click.argument("task_types", metavar="[TYPE...]", nargs=-1)
 @click.option("--since", default="1d", show_default=True, metavar="SPAN", help="How far to look back.")
 @click.option(

@@ -100,9 +100,14 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    folder = folder or state_folder() / "up"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest("folder", str(folder), f"a folder that can be written ({error.strerror})") from None
     wanted = default_nodes(int(nodes)) if nodes.isdecimal() else read_nodes(Path(nodes))
     cluster = LocalCluster(
-        folder or state_folder() / "up",
+        folder,
         wanted,
         runner=runner,
         port=port,

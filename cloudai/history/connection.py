@@ -35,6 +35,7 @@ _LOGIN = frozenset({11, 18, 8000})
 _READ_ONLY = frozenset({13, 166, 10107, 13435, 10058})
 #: Words of servers that have no code for it.
 _READ_ONLY_WORDS = re.compile(r"read-?\s?only", re.IGNORECASE)
+_WHERE_SET = "optimiser.mongo_url (CLOUDAI_OPTIMISER__MONGO_URL or cloudai.toml)"
 _PASSWORD = re.compile(r"(://[^/@\s]*?:)[^/@\s]+@")
 #: Options of a URL that hold a secret.
 _SECRET_OPTION = re.compile(r"(tlsCertificateKeyFilePassword|authMechanismProperties)=[^&]*", re.IGNORECASE)
@@ -72,13 +73,13 @@ class Connection:
             raise self._read_only(doing, error) from error
         except (ConnectionFailure, ConfigurationError) as error:
             raise HistoryUnavailable(
-                f"MongoDB does not answer ({self.where}): {_reason(error)}. Start it, or correct optimiser.mongo_url"
+                f"MongoDB does not answer ({self.where}): {_reason(error)}. Start it, or correct {_WHERE_SET}"
             ) from error
         except OperationFailure as error:
             code, text = _first_failure(error)
             if code in _LOGIN:
                 raise HistoryUnavailable(
-                    f"MongoDB refuses the login ({self.where}): {text}. Correct optimiser.mongo_url"
+                    f"MongoDB refuses the login ({self.where}): {text}. Correct {_WHERE_SET}"
                 ) from error
             if writing and (code in _READ_ONLY or _READ_ONLY_WORDS.search(text)):
                 raise self._read_only(doing, text) from error

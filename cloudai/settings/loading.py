@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cloudai.settings.errors import ConfigurationError
-from cloudai.settings.problems import Layer, describe
+from cloudai.settings.problems import Layer, describe, refuse_single_underscores
 from cloudai.settings.sections import (
     LearningSettings,
     LimitSettings,
@@ -44,6 +44,7 @@ class Settings(BaseModel):
             ConfigurationError: a line for every problem: where it was set, its key, what was given and what
                 is allowed.
         """
+        refuse_single_underscores(cls, os.environ)
         layers = [Layer("argument", overrides), Layer("environment", read_environment(os.environ))]
         path = find_file(os.environ)
         if path is not None:

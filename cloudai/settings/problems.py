@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.settings.allowed import allowed_text
-from cloudai.settings.sources import PLAIN_NAMES, variable_name
+from cloudai.settings.errors import ConfigurationError
+from cloudai.settings.sources import ENV_DELIMITER, NOT_OURS, PLAIN_NAMES, variable_name
 
 _PASSWORD = re.compile(r"(://[^/@\s]*?:)[^/@\s]+@")
 
@@ -46,6 +47,21 @@ def describe(model: type[BaseModel], detail: ErrorDetails, layers: Sequence[Laye
         yield _unknown(model, loc, layers)
     else:
         yield _line(loc, detail["input"], _allowed(model, loc, detail), layers)
+
+
+def refuse_single_underscores(model: type[BaseModel], environ: Mapping[str, str]) -> None:
+    """ConfigurationError on CLOUDAI_REDIS_URL and its like, which would set nothing: two underscores are needed."""
+    problems = []
+    for section in model.model_fields:
+        for key in _section(model, section).model_fields:
+            right = variable_name(section, key)
+            wrong = right.replace(ENV_DELIMITER, "_", 1)
+            if wrong in environ and wrong not in NOT_OURS:
+                problems.append(
+                    f"{wrong}: unknown variable (did you mean {right}?), allowed: two underscores behind the section"
+                )
+    if problems:
+        raise ConfigurationError(*problems)
 
 
 def _line(loc: tuple[str, ...], given: Any, allowed: str, layers: Sequence[Layer]) -> str:

@@ -141,9 +141,9 @@ These plain names work too; where both are set, the `CLOUDAI_` name wins:
 | --- | --- |
 {_PLAIN_ROWS}
 
-Unknown sections and keys are refused, in the file and in the environment, and so is a value outside its
-bounds. Nothing starts then, and the error has a line for each problem: where it was set, its key, what was
-given and what is allowed.
+Unknown sections and keys are refused, in the file and in the environment (`CLOUDAI_REDIS_URL`, an underscore
+too few, is one), and so is a value outside its bounds. Nothing starts then, and the error has a line for
+each problem: where it was set, its key, what was given and what is allowed.
 
 Names end with their unit: `_s` is seconds, `_h` hours, `_kib` KiB. This page is made from the settings
 themselves: `python -m cloudai.settings.reference` prints it.

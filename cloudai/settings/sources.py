@@ -20,6 +20,9 @@ ENV_FILE = "CLOUDAI_CONFIG"
 #: Read when the variable is not set: the first of these that exists in the working directory.
 DEFAULT_FILES = (Path("cloudai.toml"), Path("config/cloudai.toml"))
 
+#: Variables of `docker-compose.yml` that look like a setting with an underscore too few.
+NOT_OURS = frozenset({"CLOUDAI_NODE_NAME"})
+
 #: Plain names of the specification -> section, key. The prefixed name of the same setting wins over them.
 PLAIN_NAMES = {
     "SCHED_SLA_MULTIPLIER": ("scheduling", "sla_multiplier"),

@@ -243,8 +243,17 @@ def test_misspelt_names_in_the_environment_are_refused(monkeypatch):
     ]
 
 
+def test_one_underscore_where_two_are_needed_is_refused(monkeypatch):
+    monkeypatch.setenv("CLOUDAI_REDIS_URL", "redis://:hush@broker/0")
+    assert refusal() == [
+        "CLOUDAI_REDIS_URL: unknown variable (did you mean CLOUDAI_REDIS__URL?), "
+        "allowed: two underscores behind the section"
+    ]
+
+
 def test_other_variables_with_our_prefix_are_left_alone(monkeypatch):
     monkeypatch.setenv("CLOUDAI_TASK_ID", "7")
+    monkeypatch.setenv("CLOUDAI_NODE_NAME", "node1")
     monkeypatch.setenv("CLOUDAI_NODE", "node-1")
     assert Settings.load() == Settings()
 

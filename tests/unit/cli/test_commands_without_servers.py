@@ -116,6 +116,9 @@ def test_doctor_without_redis_says_what_to_do_and_fails(tmp_path: Path) -> None:
     [redis] = [check for check in report["checks"] if check["name"] == "Redis"]
     assert redis["status"] == "missing"
     assert "cloudai up" in redis["advice"]
+    [history] = [check for check in report["checks"] if check["name"] == "MongoDB"]
+    assert history["status"] == "warning"
+    assert "CLOUDAI_OPTIMISER__MONGO_URL" in history["advice"]
     assert "secret" not in done.stdout
 
 
@@ -139,3 +142,23 @@ def test_an_application_that_is_none_is_refused(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "app:" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_command_is_told_with_the_one_that_is_meant(tmp_path: Path) -> None:
+    done = run("nodez", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'nodez'. Did you mean 'nodes'?" in done.stderr
+
+
+def test_a_node_with_a_wrong_setting_says_which_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "cloudai", "worker"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "CLOUDAI_NODE__CPU": "-1"},
+    )
+    assert done.returncode == 2
+    assert "CLOUDAI_NODE__CPU: node.cpu: given '-1', allowed: a number more than 0" in done.stderr
+    assert "Traceback" not in done.stderr

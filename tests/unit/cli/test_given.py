@@ -40,6 +40,10 @@ def test_a_deadline_is_a_span_or_a_moment_with_its_zone() -> None:
     assert given.deadline(None) is None
     with pytest.raises(InvalidRequest, match="ISO form"):
         given.deadline("2027-01-31T25:00")
+    with pytest.raises(InvalidRequest, match="with its time zone"):
+        given.deadline("2027-01-31T18:00")
+    with pytest.raises(InvalidRequest, match=r"10m.*or a moment in ISO form"):
+        given.deadline("tomorrow")
 
 
 def test_amounts_keep_their_units_and_plain_numbers_become_numbers() -> None:
@@ -58,6 +62,8 @@ def test_a_refused_pair_does_not_repeat_what_may_be_a_secret() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         given.pairs(["hunter2"], "env")
     assert "hunter2" not in str(refusal.value)
+    with pytest.raises(InvalidRequest, match="'eu-1' was given"):
+        given.pairs(["eu-1"], "label", secret=False)
 
 
 def test_volumes() -> None:

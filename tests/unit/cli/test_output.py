@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloudai.cli.application import masked
-from cloudai.cli.output import duration, from_now, number, percent
+from cloudai.cli.output import duration, from_now, number, percent, print_table
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,24 @@ def test_moments_as_seen_from_now() -> None:
 def test_numbers_and_shares() -> None:
     assert [number(v) for v in (0.0625, 3.9999, 1234.6, 16.0, None)] == ["0.0625", "4", "1235", "16", "?"]
     assert [percent(v) for v in (None, 0.0, 0.1234)] == ["?", "0.0 %", "12.3 %"]
+
+
+ROW = ["a" * 36, "running", "no node can take it now: cpu (3 nodes), memory (1 node)"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (120, [f"task{' ' * 34}state    why", f"{ROW[0]}  running  {ROW[2]}"]),
+        (60, [f"task{' ' * 34}state", "  why", f"{ROW[0]}  running", f"  {ROW[2]}"]),
+    ],
+)
+def test_a_last_column_without_room_goes_below_the_others(
+    columns: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(["*task", "*state", "why"], [ROW])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == lines
 
 
 @pytest.mark.parametrize(

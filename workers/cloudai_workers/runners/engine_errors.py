@@ -30,6 +30,18 @@ _NOT_STARTABLE = (
 )
 
 
+_UNREACHABLE = (
+    "no such host",
+    "server misbehaving",
+    "connection refused",
+    "no route to host",
+    "network is unreachable",
+    "timeout",
+    "deadline exceeded",
+    "request canceled",
+)
+
+
 def explanation(error: BaseException) -> str:
     """The engine's own words, on one line."""
     words = getattr(error, "explanation", None) or str(error)
@@ -65,4 +77,10 @@ def pull_failure(image: str, words: str, status: int | None) -> ContainerError:
         or "name unknown" in low
     ):
         return ImageNotFound(detail)
+    if any(sign in low for sign in _UNREACHABLE):
+        # What helps comes first: the engine's words may be long.
+        return EngineUnavailable(
+            f"the node cannot reach the registry of {image}, which is to be pulled: let it, or load the image on the "
+            f"node beforehand ({words})"
+        )
     return EngineUnavailable(f"pulling {detail}")
