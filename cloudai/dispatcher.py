@@ -152,7 +152,10 @@ class Dispatcher:
             try:
                 requests[shape.shape] = _read_request(shape.request)
             except InvalidRequest as error:
-                logger.error("waiting-request-unreadable shape=%s tasks=%d: %s", shape.shape, len(shape.tasks), error)
+                logger.error(
+                    "waiting-request-unreadable shape=%s tasks=%d first=%s: they wait for ever; cancel them (%s)",
+                    shape.shape, len(shape.tasks), shape.tasks[0].task_id, error,
+                )  # fmt: skip
         return requests
 
     def _propose(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> list[Proposal]:

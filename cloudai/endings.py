@@ -61,7 +61,7 @@ def end_without_worker(app: Any, task_id: str, message: bytes | None, error: Exc
     if not isinstance(error, TaskRevokedError):
         try:
             backend.mark_as_failure(task_id, error, request=request, store_result=keep)
-        except _away(backend):
+        except away(backend):
             raise
         except Exception:
             logger.exception("errback-failed task=%s: its result is stored", task_id)
@@ -71,7 +71,7 @@ def end_without_worker(app: Any, task_id: str, message: bytes | None, error: Exc
         # `mark_as_failure` calls them; for a revoked task stock Celery does not, and a caller would never hear of it.
         try:
             backend._call_task_errbacks(request, error, None)
-        except _away(backend):
+        except away(backend):
             raise
         except Exception:
             logger.exception("errback-failed task=%s: its result is stored", task_id)
@@ -85,7 +85,7 @@ def repeat_chord_part(app: Any, task_id: str, message: bytes) -> None:
         app.backend.on_chord_part_return(request, meta["status"], meta["result"])
 
 
-def _away(backend: Any) -> tuple[type[Exception], ...]:
+def away(backend: Any) -> tuple[type[Exception], ...]:
     """What is raised when the result store or the broker cannot be reached: then the end is told again later."""
     return (OperationalError, *getattr(backend, "connection_errors", ()))
 
@@ -120,6 +120,9 @@ def _context(app: Any, raw: bytes | None, task_id: str) -> Context:
         )
         args, kwargs, embed = message.decode()
     except Exception as error:
-        logger.warning("task=%s: its message cannot be read, no errback or chord hears of its end: %r", task_id, error)
+        logger.warning(
+            "message-unreadable task=%s: no errback or chord hears of its end; cancel what waits for it (%r)",
+            task_id, error,
+        )  # fmt: skip
         return Context(id=task_id)
     return Context({**message.headers, **embed, "args": args, "kwargs": kwargs, "id": task_id})

@@ -14,7 +14,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ class Keeper:
         self._file = file
         self._deployment = deployment
         self._stopping = threading.Event()
-        self._problem = ""
+        #: What went wrong the last time that a piece of work was tried, by its name; "": it went well.
+        self._problems: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="cloudai-keeper", daemon=True)
 
     def start(self) -> None:
@@ -87,32 +88,30 @@ class Keeper:
             self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
-        self._tried(load_library)
+        self._tried("library", load_library)
         turn = 0
         while not self._stopping.wait(RECORD_EVERY_S):
-            self._tried(self._recorder.record_once)
+            self._tried("history", self._recorder.record_once)
             turn += 1
             if turn % round(LOOK_EVERY_S / RECORD_EVERY_S) == 0:
-                self._tried(self._file.look)
+                self._tried("file", self._file.look)
 
-    def _tried(self, work: Any) -> None:
-        """Do a piece of work; whatever goes wrong is told once and tried again."""
+    def _tried(self, what: str, work: Callable[[], object]) -> None:
+        """Do a piece of work; whatever goes wrong is told once, until it has gone well again, and tried again."""
         try:
             work()
         except redis.RedisError as error:
-            self._tell("redis-away", error)
+            self._tell("redis-away", what, error)
         except Exception as error:
-            self._tell("keeper-failed", error, defect=True)
+            self._tell("keeper-failed", what, error, defect=True)
         else:
-            self._problem = ""
+            self._problems[what] = ""
 
-    def _tell(self, event: str, error: Exception, *, defect: bool = False) -> None:
-        problem = f"{event} {type(error).__name__} {error}"
-        if problem != self._problem:
-            logger.error(
-                "%s: tried again every second. %s: %s", event, type(error).__name__, error, exc_info=defect
-            )
-            self._problem = problem
+    def _tell(self, event: str, what: str, error: Exception, *, defect: bool = False) -> None:
+        problem = f"{event} work={what}: it is tried again. {type(error).__name__}: {error}"
+        if problem != self._problems.get(what):
+            logger.error("%s", problem, exc_info=defect)
+            self._problems[what] = problem
 
 
 class Control:

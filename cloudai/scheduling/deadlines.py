@@ -1,13 +1,12 @@
-"""Deadlines and whether they were met (spec section 3). Times are epoch seconds, durations seconds."""
+"""The time that a task has (spec section 3). Redis stamps the deadline, by its own clock."""
 
 from __future__ import annotations
 
 from cloudai.scheduling.errors import InvalidRequest
 
-#: Bounds and default of k, the multiplier of tau that gives a task its time.
+#: Bounds of k, the multiplier of tau that gives a task its time.
 MULTIPLIER_MIN = 1.5
 MULTIPLIER_MAX = 2.5
-MULTIPLIER_DEFAULT = 2.0
 
 
 def validate_multiplier(k: object, field: str = "sla_multiplier") -> float:
@@ -20,13 +19,3 @@ def validate_multiplier(k: object, field: str = "sla_multiplier") -> float:
 def sla_seconds(k: float, tau: float) -> float:
     """Time that a task has from its arrival: k * tau, in s (spec section 3)."""
     return k * tau
-
-
-def deadline(arrival: float, k: float, tau: float) -> float:
-    """Deadline = arrival + k * tau; with an ETA, arrival is the ETA (spec section 3)."""
-    return arrival + sla_seconds(k, tau)
-
-
-def sla_success(succeeded: bool, finished_at: float, due: float) -> bool:
-    """Succeeded, and not after the deadline `due`: a failure is never a success (spec section 3)."""
-    return succeeded and finished_at <= due

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from cloudai.scheduling.deadlines import MULTIPLIER_MAX, MULTIPLIER_MIN
 from cloudai.scheduling.task_types import TASK_TYPES
 from cloudai.scheduling.units import parse_gib
 
@@ -87,7 +88,7 @@ def _no_blanks(items: Sequence[str]) -> Sequence[str]:
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 #: Multiplier k of spec section 3.
-Multiplier = Annotated[float, Field(ge=1.5, le=2.5)]
+Multiplier = Annotated[float, Field(ge=MULTIPLIER_MIN, le=MULTIPLIER_MAX)]
 
 RedisUrl = Annotated[
     str,

@@ -155,7 +155,7 @@ class Clerk:
             return False
         except RedisError:
             # One that Redis refuses must not keep the others back.
-            logger.exception("redis-refused reports=%d", len(self._reports))
+            logger.exception("redis-refused reports=%d: kept, and made again one by one", len(self._reports))
             self._reports.rotate(-1)
             return False
         return True
@@ -181,8 +181,9 @@ class Clerk:
                 return
             report = reports[0]
             logger.exception(
-                "report-dropped task=%s attempt=%d outcome=%s", report.task_id, report.attempt, report.outcome
-            )
+                "report-dropped task=%s attempt=%d outcome=%s: a defect, please report it; the claim is given back",
+                report.task_id, report.attempt, report.outcome,
+            )  # fmt: skip
         else:
             self._together = REPORTS_TOGETHER
         for report, finish in zip_longest(reports, finishes):

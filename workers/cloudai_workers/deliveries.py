@@ -9,7 +9,7 @@ from typing import Any
 from celery.worker.state import active_requests
 
 from cloudai import names
-from cloudai.endings import end_without_worker, repeat_chord_part
+from cloudai.endings import away, end_without_worker, repeat_chord_part
 from cloudai.state.attempts import Claim
 from cloudai.transport import NodeHooks
 from cloudai_workers.clerk import Clerk
@@ -49,8 +49,15 @@ class Deliveries(NodeHooks):
             logger.warning("result-known task=%s outcome=%s: it ended before its node was lost", claim.task_id, known)
             try:
                 repeat_chord_part(self._app, claim.task_id, claim.message)
+            except away(self._app.backend) as error:
+                # Nobody knows of the claim from now on: it is given back, claimed again, and its chord told then.
+                logger.warning("chord-waits task=%s: told of this end when Redis is back (%s)", claim.task_id, error)
+                self._holding.drop(claim.task_id, claim.attempt)
+                return False
             except Exception:
-                logger.exception("chord-untold task=%s", claim.task_id)
+                logger.exception(
+                    "chord-untold task=%s: the chord that it is part of may never end; cancel it", claim.task_id
+                )
             self._clerk.ended(claim.task_id, claim.attempt, known, reason="ended before its node was lost")
         return known == ""
 

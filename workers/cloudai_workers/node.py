@@ -301,7 +301,9 @@ class Node:
             except RedisError as error:
                 logger.warning("heartbeat-failed node=%s: Redis is away (%s)", self.name, error)
             except Exception:
-                logger.exception("heartbeat-failed node=%s", self.name)
+                logger.exception(
+                    "heartbeat-failed node=%s: a defect, please report it; the next beat tries again", self.name
+                )
 
     def _heartbeat(self) -> None:
         sample = self._telemetry.sample()

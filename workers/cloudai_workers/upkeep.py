@@ -40,7 +40,7 @@ class Upkeep:
                 settle(self._app, task_id)
             except Exception:
                 # One that cannot be told must not keep the others back; the next sweep tries again.
-                logger.exception("settle-failed task=%s", task_id)
+                logger.exception("settle-failed task=%s: its caller waits on; the next sweep tries again", task_id)
         if swept.moved or swept.waiting:
             self._clerk.dispatch()
 

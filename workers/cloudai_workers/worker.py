@@ -81,7 +81,10 @@ class NodeWorker(Worker):
         """A node's queues are its own and the intake for messages that no router of ours has seen."""
         if self.node is not None:
             if include:
-                logger.warning("queues=%s ignored: a node consumes only its own queue", include)
+                logger.warning(
+                    "queues-ignored queues=%s: a node consumes only its own; start a worker with --no-node for others",
+                    include,
+                )
             self.app.conf.task_create_missing_queues = True
             include, exclude = [node_queue(self.hostname), PLACE_QUEUE], None
         super().setup_queues(include, exclude)

@@ -230,7 +230,10 @@ class DockerRunner:
             try:
                 self._engine.remove(container.id)
             except ENGINE_AWAY as error:
-                log.warning("container-not-removed container=%s reason=%s", container.id, explanation(error))
+                log.warning(
+                    "container-not-removed container=%s: remove it by hand, or start the node again (%s)",
+                    container.id, explanation(error),
+                )  # fmt: skip
         if artefacts is not None:
             artefacts.remove()
         if group is not None:
