@@ -64,6 +64,15 @@ def test_its_variables_are_settings(services: dict[str, Any]) -> None:
             assert variable in known or not variable.startswith("CLOUDAI_"), f"{variable} is no setting"
 
 
+def test_a_shell_that_submits_does_not_change_where_the_services_look(services: dict[str, Any]) -> None:
+    """Whoever submits from outside has set the broker's address as seen from there."""
+    for name in ("node", "control", "flower"):
+        environment = services[name]["environment"]
+        assert environment["CLOUDAI_REDIS__URL"].endswith(":-redis://broker:6379/0}")
+        for variable in ("CLOUDAI_REDIS__URL", "CLOUDAI_OPTIMISER__MONGO_URL"):
+            assert f"${{{variable}" not in environment[variable]
+
+
 def test_compose_itself_accepts_it() -> None:
     """With the Compose of this machine; `docker-compose` is Debian's package of that name."""
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
