@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from celery import Celery
@@ -278,9 +279,11 @@ class CloudAI(Celery):
         if name == CONTAINER_TASK and isinstance(constraints, Mapping):
             fields["constraints"] = on_container_nodes(constraints)
         resources = fields.pop("resources", None)
-        return parse_request(
-            resources, limit_s=limit_s, now=self.deployment.view.now(), defaults=self.request_defaults, **fields
-        )
+        view = self.deployment.view
+        if fields.get("deadline") is not None and not self.conf.task_always_eager:
+            # A moment, or a span from now, by the server's clock: it must have been heard once.
+            view.refresh(inf)
+        return parse_request(resources, limit_s=limit_s, now=view.now(), defaults=self.request_defaults, **fields)
 
     def _retry_header(
         self, name: str, carried: dict[str, Any], task: Any, args: Any, kwargs: Any, asked: Mapping[str, Any],

@@ -8,6 +8,7 @@ from typing import Any
 from celery.app.control import Control as CeleryControl
 
 from cloudai.endings import settle
+from cloudai.names import CANCELLED
 
 
 class Control(CeleryControl):
@@ -30,6 +31,6 @@ class Control(CeleryControl):
 def cancel(app: Any, task_id: str, reason: str = "revoked") -> str:
     """Cancel a task in the ledger and store its result if that ended it; returns its state, or `unknown`."""
     state, _ = app.deployment.ledger.cancel(task_id, reason)
-    if state == "cancelled":
+    if state == CANCELLED:
         settle(app, task_id)
     return str(state)

@@ -71,11 +71,13 @@ class ShortWay:
         if task.typing:
             task.__header__(*args, **kwargs)
         task_id = uuid()
-        header: RequestHeader = app.request_header(task.name, args, kwargs, asked, task_id=task_id, options=options)
         form = self._form(options)
-        body = form.body((args, kwargs))
         deployment = app.deployment
         try:
+            header: RequestHeader = app.request_header(
+                task.name, args, kwargs, asked, task_id=task_id, options=options
+            )
+            body = form.body((args, kwargs))
             deployment.placing.decide_into(header)
             request_json, header_json = request_texts(header.request)
             message = form.fill(task_id, header["nonce"], (args, kwargs), header_json, body)

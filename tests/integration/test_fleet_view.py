@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import redis
 
+from cloudai import CloudAI
 from cloudai.deployment import Deployment
 from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import RedisSettings, SchedulingSettings, Settings
@@ -30,6 +33,21 @@ def join(deployment: Deployment, name: str, incarnation: str = "1", cpu: int = 4
         name, incarnation, NodeCapacity(cpu, 1 << 20, 0, 0, 4), labels={"zone": "a"}, timeout_s=60, lease_s=600,
         pressure=0.25, max_attempts=3, finished_ttl_s=60, shown={},
     )  # fmt: skip
+
+
+def test_a_deadline_counts_by_the_servers_clock_from_the_first_submission_on(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = CloudAI("skewed", settings=deployment.settings, set_as_current=False)
+    here = time.time()
+    with monkeypatch.context() as skewed:
+        skewed.setattr("cloudai.fleet_view.time.time", lambda: here + 7200)
+        _ = app.deployment.view
+    asked = {"resources": {"cpu": 1}, "deadline": timedelta(seconds=60)}
+    header = app.request_header("any", (), {}, asked, task_id="t")
+    seconds, _ = app.deployment.client.time()
+    app.deployment.client.close()
+    assert header.deadline == pytest.approx(seconds + 60, abs=600)
 
 
 def test_a_node_appears_with_its_capacity_and_labels(deployment: Deployment) -> None:
