@@ -19,6 +19,7 @@ import numpy as np
 from cloudai.bench.figures import Figure, Promise
 from cloudai.bench.lab import Lab
 from cloudai.cli.output import json_option, number, print_json, print_table
+from cloudai.cli.telling import telling_errors
 from cloudai.scheduling.learning import Learned, LearningRule, first, learn
 from cloudai.scheduling.task_types import INITIAL_TAU, TASK_TYPES
 from cloudai.settings import LearningSettings
@@ -112,11 +113,14 @@ def accuracy(trace: Trace, predictor: Predictor) -> Accuracy:
 @click.command()
 @click.argument("traces", nargs=-1, required=True)
 @json_option
-def report(traces: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def report(ctx: click.Context, traces: tuple[str, ...], as_json: bool) -> None:
     """How well runtimes are predicted on TRACES, in force and by a plain moving average: the share of jobs within a
     factor of 2, and the median factor between prediction and runtime.
     """
-    rows = {name: (accuracy(trace, in_force()), accuracy(trace, plain())) for name, trace in _read(traces)}
+    with telling_errors(ctx, ["--json"] if as_json else []):
+        read = _read(traces)
+    rows = {name: (accuracy(trace, in_force()), accuracy(trace, plain())) for name, trace in read}
     if as_json:
         print_json({name: {"in_force": _json(ours), "plain": _json(theirs)} for name, (ours, theirs) in rows.items()})
         return

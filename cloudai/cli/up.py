@@ -193,7 +193,7 @@ def _announce(cluster: LocalCluster, nodes: Sequence[LocalNode], *, as_json: boo
     )
     command = ["echo", "hello"]
     image = "debian:bookworm"
-    history = f" CLOUDAI_OPTIMISER__MONGO_URL={services.mongo_url}" if services.mongo_url else ""
+    history = f"\n  export CLOUDAI_OPTIMISER__MONGO_URL={services.mongo_url}" if services.mongo_url else ""
     if services.mongo_url:
         click.echo(f"\nDocument store: {services.mongo_url}. What the optimiser learns: `cloudai epoch history`.")
     if services.flower_url:

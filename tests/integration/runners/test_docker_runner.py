@@ -6,10 +6,13 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from types import SimpleNamespace
 
+import docker
 import pytest
 
 from cloudai.containers import EngineUnavailable, ImageNotFound, PullDenied, Refused, Stopped, Superseded
+from cloudai_workers.runners import watch
 from cloudai_workers.runners.base import Limits, StopHandle, job_name
 from cloudai_workers.runners.docker_runner import DockerRunner
 from cloudai_workers.runners.policy import NodePolicy
@@ -31,6 +34,19 @@ def test_limits_seen_from_inside(docker_runner, make_job, control):
         assert int(seen[kind], 16) == 0, kind
     assert seen["NoNewPrivs"] == "1"
     assert result.stdout_tail.splitlines()[-1] == "lo"  # no network
+
+
+def test_the_engine_s_time_to_start_is_no_part_of_the_timeout(docker_runner, make_job, control, monkeypatch):
+    late_s = [0.0]
+    start = docker.APIClient.start
+
+    def slow_start(client, container):
+        start(client, container)
+        late_s[0] = 60.5
+
+    monkeypatch.setattr(docker.APIClient, "start", slow_start)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0]))
+    assert docker_runner.run(make_job(["sleep", "0.5"], timeout=60), control).exit_code == 0
 
 
 def test_what_a_job_finds_inside(docker_runner, make_job, control):
@@ -300,7 +316,7 @@ def test_pulls_are_timed_and_their_failures_told_apart(docker_runner, make_job, 
         docker_runner.run(
             make_job(["true"], image=f"{registry.address}/private/x:v1", pull="missing"), control
         )
-    with pytest.raises(EngineUnavailable, match="pulling"):
+    with pytest.raises(EngineUnavailable, match=r"pulling 127.0.0.1:1/x:v1: the node cannot reach its registry"):
         docker_runner.run(make_job(["true"], image="127.0.0.1:1/x:v1", pull="always"), control)
 
 

@@ -50,3 +50,6 @@ def test_the_report_prints_one_json_value(tmp_path: Path) -> None:
     found = json.loads(done.stdout)["few.csv"]
     assert found["in_force"]["jobs"] == found["plain"]["jobs"] == 30
     assert CliRunner().invoke(report, [str(path)]).output.startswith("trace")
+    missing = CliRunner().invoke(report, ["gone.csv"])
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("Error: gone.csv: there is no such file")

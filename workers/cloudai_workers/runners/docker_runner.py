@@ -192,8 +192,9 @@ class DockerRunner:
     def _begin(self, container: AttemptContainer, name: str, watch: Watch) -> None:
         """Start the container, or let one that was there go on."""
         if container.found is None or container.found["Status"] == "created":
-            watch.begin()
             self._engine.client.start(container.id)
+            # A busy engine takes seconds for that: they are no part of the job's timeout.
+            watch.begin()
             return
         paused_s = self._notes.resumed(name) if self._notes is not None else 0.0
         watch.begin(max(0.0, time.time() - moment(container.found["StartedAt"])), paused_s)

@@ -80,7 +80,7 @@ def pull_failure(image: str, words: str, status: int | None) -> ContainerError:
     if any(sign in low for sign in _UNREACHABLE):
         # What helps comes first: the engine's words may be long.
         return EngineUnavailable(
-            f"the node cannot reach the registry of {image}, which is to be pulled: let it, or load the image on the "
-            f"node beforehand ({words})"
+            f"pulling {image}: the node cannot reach its registry; let it, or load the image on the node beforehand "
+            f"({words})"
         )
     return EngineUnavailable(f"pulling {detail}")
