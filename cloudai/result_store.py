@@ -13,6 +13,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from cloudai.state.full_memory import although_full
+from cloudai.state.refused_writes import SentinelConnection, SentinelTLSConnection
 
 _ALLOWED = "#!lua flags=allow-oom\n"
 
@@ -79,3 +80,8 @@ class ResultStore(_Mixin, RedisBackend):
 
 class SentinelResultStore(_Mixin, SentinelBackend):
     """Celery's backend for a Redis behind Sentinel."""
+
+    connection_class_ssl = SentinelTLSConnection
+
+    def _get_sentinel_instance(self, **params: Any) -> Any:
+        return super()._get_sentinel_instance(**{"connection_class": SentinelConnection, **params})

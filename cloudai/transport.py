@@ -33,6 +33,7 @@ from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.state.attempts import Claim
 from cloudai.state.full_memory import although_full
+from cloudai.state.refused_writes import PlainConnection, SentinelConnection, SentinelTLSConnection, TLSConnection
 from cloudai.submission import is_task_id, read_submission
 
 logger = logging.getLogger(__name__)
@@ -378,6 +379,8 @@ class Channel(_ChannelMixin, kombu_redis.Channel):
     """A Redis channel that places and claims."""
 
     QoS = QoS
+    connection_class = PlainConnection
+    connection_class_ssl = TLSConnection
     from_transport_options = (*kombu_redis.Channel.from_transport_options, OPTION)  # type: ignore[assignment]
 
 
@@ -391,6 +394,8 @@ class SentinelChannel(_ChannelMixin, kombu_redis.SentinelChannel):
     """The same behind Redis Sentinel."""
 
     QoS = QoS
+    connection_class = SentinelConnection
+    connection_class_ssl = SentinelTLSConnection  # type: ignore[assignment]
     from_transport_options = (*kombu_redis.SentinelChannel.from_transport_options, OPTION)  # type: ignore[assignment]
 
 

@@ -11,6 +11,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from cloudai.state.refused_writes import SentinelConnection
+
 #: Port of a Sentinel whose URL names none.
 _SENTINEL_PORT = 26379
 #: How every connection of ours behaves: seconds.
@@ -43,6 +45,7 @@ def connect(url: str, master: str = "", sentinel_options: Mapping[str, Any] | No
     )
     client: redis.Redis = sentinel.master_for(
         master,
+        connection_class=SentinelConnection,
         db=int(database),
         username=unquote(own.username) if own.username else None,
         password=unquote(own.password) if own.password else None,

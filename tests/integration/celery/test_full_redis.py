@@ -60,3 +60,12 @@ def test_accepted_work_ends_and_new_work_is_refused(cluster: Cluster, witness: P
     node.stop()
     # A node may start meanwhile.
     cluster.start("two", cpu=2)
+
+
+def test_a_server_that_takes_no_writes_is_waited_for(cluster: Cluster) -> None:
+    node = cluster.start("three", cpu=1, lease_s=60.0)
+    cluster.deployment.client.config_set("min-replicas-to-write", 1)
+    until(lambda: "Connection to broker lost" in node.log, "the worker has asked for work, and was refused", 60)
+    cluster.deployment.client.config_set("min-replicas-to-write", 0)
+    assert cluster["add"].delay(1, 2).get(timeout=60) == 3
+    assert node.process.poll() is None
