@@ -91,13 +91,17 @@ class Trace:
 
     def part(self, start: int, count: int) -> Trace:
         """`count` jobs in a row from `start`; the first arrives at 0."""
+        part = self.rows(slice(start, start + count))
+        return replace(part, arrival_s=part.arrival_s - part.arrival_s[0])
+
+    def rows(self, chosen: slice | IntColumn) -> Trace:
+        """These jobs, in this order; times stay."""
         columns = {
-            item.name: getattr(self, item.name)[start : start + count]
+            item.name: getattr(self, item.name)[chosen]
             for item in fields(self)
             if item.name not in ("source", "left_out")
         }
-        part = replace(self, **columns)
-        return replace(part, arrival_s=part.arrival_s - part.arrival_s[0])
+        return replace(self, **columns)
 
 
 def trace_of(source: str, jobs: Iterable[Job], *, left_out: int = 0) -> Trace:
