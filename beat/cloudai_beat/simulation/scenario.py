@@ -72,6 +72,17 @@ class Scenario:
     def __len__(self) -> int:
         return len(self.trace)
 
+    def part(self, start: int, end: int) -> Scenario:
+        """The jobs from `start` up to but without `end`; they begin at time 0."""
+        begin = self.arrival_s[start]
+        return replace(
+            self,
+            trace=self.trace.part(start, end - start),
+            arrival_s=self.arrival_s[start:end] - begin,
+            deadline_s=self.deadline_s[start:end] - begin,
+            noise=self.noise[start:end],
+        )
+
     def best_idle_s(self) -> FloatColumn:
         """(n,): run time on the fastest idle node that could hold the job, s."""
         demand, kinds = self.trace.demand, self.trace.kind
@@ -141,18 +152,7 @@ def offered(trace: Trace, capacity: IntColumn, speeds: FloatColumn, load: float)
 def earlier_and_later(scenario: Scenario, share: float) -> tuple[Scenario, Scenario]:
     """The scenario cut in two by number of jobs; each begins at its own time 0."""
     cut = min(max(round(len(scenario) * share), 1), len(scenario) - 1)
-    return _cut(scenario, 0, cut), _cut(scenario, cut, len(scenario))
-
-
-def _cut(scenario: Scenario, start: int, end: int) -> Scenario:
-    begin = scenario.arrival_s[start]
-    return replace(
-        scenario,
-        trace=scenario.trace.part(start, end - start),
-        arrival_s=scenario.arrival_s[start:end] - begin,
-        deadline_s=scenario.deadline_s[start:end] - begin,
-        noise=scenario.noise[start:end],
-    )
+    return scenario.part(0, cut), scenario.part(cut, len(scenario))
 
 
 def _part(trace: Trace, jobs: int | None, seed: int) -> Trace:

@@ -4,8 +4,8 @@ As the optimiser does it: the earlier part runs under the given parameters. What
 and misses is in the tables of the parameters, and is the world that candidates are replayed in.
 
 Few of the deadlines are won or lost by the parameters, so what looks best on one stretch of work is partly luck. Hence
-two searches, each on one half of what was seen. Their mean is taken, in which luck cancels, provided that what each of
-them found gains on the half that it has not seen, both together; else the given genes stay, with the tables.
+several searches, on all of what was seen and on its halves. Their mean is taken, in which luck cancels; it was not
+searched for anywhere, so what it gains tells something. Where it gains nothing the given genes stay, with the tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloudai_beat.genetic.evolution import GASettings, evolve
 from cloudai_beat.genetic.genes import GENES, Floats, GeneSpace
 from cloudai_beat.replay import Options, Outcome, ReplayParameters, replay
 from cloudai_beat.simulation.bridge import Replayable
-from cloudai_beat.simulation.scenario import Scenario, earlier_and_later
+from cloudai_beat.simulation.scenario import Scenario
 from cloudai_beat.simulation.seen import Seen, repeated
 
 #: Share of the jobs, by arrival, on which parameters are evolved; the rest judges.
@@ -29,8 +29,9 @@ TUNED_ON = 0.5
 _LEAST_JOBS = 50
 #: Jobs that are searched on at most, of the end of the earlier part: more make it slower and hardly better.
 _MOST_JOBS = 12_000
-#: Replays of a half for one candidate.
-_REPETITIONS = 2
+#: Stretches that are searched, as shares of those jobs: where one begins and ends, how often it is replayed for one
+#: candidate, and what its genome weighs in the mean.
+_STRETCHES = ((0.0, 1.0, 1, 0.5), (0.0, 0.5, 2, 0.25), (0.5, 1.0, 2, 0.25))
 
 _SETTINGS = GASettings(population=24, generations=8)
 #: Genes that nothing depends on here: nodes are never overloaded, and there is no table of penalties.
@@ -57,26 +58,29 @@ def tuned(earlier: Scenario, given: GAParams, seed: int) -> GAParams:
         return seen.tables(space.parameters(genome))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        first, second = (_Half(half, seed + at, pool) for at, half in enumerate(_halves(seen.scenario)))
-        one = first.search(space, candidate, seed)
-        other = second.search(space, candidate, seed + 1)
-        start = candidate(space.start)
-        gain = second.misses(start) - second.misses(candidate(one))
-        gain += first.misses(start) - first.misses(candidate(other))
-    return candidate((one + other) / 2) if gain > 0 else start
+        stretches = [
+            _Stretch(_between(seen.scenario, begin, end), repetitions, seed + at, pool)
+            for at, (begin, end, repetitions, _) in enumerate(_STRETCHES)
+        ]
+        found = [stretch.search(space, candidate, seed + at) for at, stretch in enumerate(stretches)]
+        given_genes = candidate(space.start)
+        mean = candidate(np.average(found, axis=0, weights=[weight for *_, weight in _STRETCHES]))
+        gain = sum(stretch.misses(given_genes) - stretch.misses(mean) for stretch in stretches)
+    return mean if gain > 0 else given_genes
 
 
-def _halves(scenario: Scenario) -> tuple[Scenario, Scenario]:
-    if len(scenario) > _MOST_JOBS:
-        _, scenario = earlier_and_later(scenario, 1 - _MOST_JOBS / len(scenario))
-    return earlier_and_later(scenario, 0.5)
+def _between(scenario: Scenario, begin: float, end: float) -> Scenario:
+    """From one share of the last `_MOST_JOBS` jobs to another."""
+    jobs = min(len(scenario), _MOST_JOBS)
+    first = len(scenario) - jobs
+    return scenario.part(first + round(begin * jobs), first + round(end * jobs))
 
 
-class _Half:
-    """One half of what was seen, with its repetitions."""
+class _Stretch:
+    """Some of what was seen, with its repetitions."""
 
-    def __init__(self, scenario: Scenario, seed: int, pool: ThreadPoolExecutor) -> None:
-        self._worlds = [Replayable(made) for made in repeated(scenario, _REPETITIONS, seed)]
+    def __init__(self, scenario: Scenario, repetitions: int, seed: int, pool: ThreadPoolExecutor) -> None:
+        self._worlds = [Replayable(made) for made in repeated(scenario, repetitions, seed)]
         for world in self._worlds:
             # Made here once, not in two threads at the same time.
             _ = world.workload.shapes, world.fleet, world.environment
