@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,20 +153,32 @@ class Guardian:
         return True
 
     def _pause_all(self) -> None:
-        for job in self._running():
-            self._jobs.pause(job)
-            self._notes.paused(job.name)
-            why = "its worker is dead" if self._dead else "its worker has not renewed the lease"
-            self._say("guardian-paused", f"job={job.name}: {why}, and others may be given the job")
+        self._each([job for job in self._jobs.found() if job.running], self._pause)
 
-    def _running(self) -> list[GuardedJob]:
-        return [job for job in self._jobs.found() if job.running]
+    def _pause(self, job: GuardedJob) -> None:
+        self._jobs.pause(job)
+        self._notes.paused(job.name)
+        why = "its worker is dead" if self._dead else "its worker has not renewed the lease"
+        self._say("guardian-paused", f"job={job.name}: {why}, and others may be given the job")
 
     def _end_all(self) -> None:
-        for job in self._jobs.found():
-            self._jobs.end(job)
-            self._notes.forget(job.name)
-            self._say("guardian-ended", f"job={job.name}: its worker is dead and its lease is over")
+        self._each(self._jobs.found(), self._end)
+
+    def _end(self, job: GuardedJob) -> None:
+        self._jobs.end(job)
+        self._notes.forget(job.name)
+        self._say("guardian-ended", f"job={job.name}: its worker is dead and its lease is over")
+
+    def _each(self, jobs: list[GuardedJob], act: Callable[[GuardedJob], None]) -> None:
+        """Do something to every job: trouble with one must not spare the others. Raises the last of TROUBLE."""
+        trouble: Exception | None = None
+        for job in jobs:
+            try:
+                act(job)
+            except TROUBLE as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble
 
     def _say(self, event: str, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
