@@ -74,23 +74,49 @@ def learn(known: Learned, sample_s: float, rule: LearningRule, rate: float, *, f
     tau_new = rate * sample + (1 - rate) * tau. With `from_first` there was no value to start from: the first samples
     count as their mean. An outlier changes nothing but the counts.
     """
+    tau, variance, samples, run = after_sample(
+        known.tau, known.variance, known.samples, known.run, sample_s, rate, rule.outlier_sigma, rule.outlier_after,
+        rule.follow_after, rule.adaptive, from_first,
+    )  # fmt: skip
+    return Learned(tau, variance, samples, run, known.rejected + (samples == known.samples))
+
+
+def after_sample(
+    tau: float,
+    variance: float,
+    samples: int,
+    run: int,
+    sample_s: float,
+    rate: float,
+    outlier_sigma: float,
+    outlier_after: int,
+    follow_after: int,
+    adaptive: bool,
+    from_first: bool,
+) -> tuple[float, float, int, int]:
+    """Tau, variance, samples and run (see Learned) after one more completion; as many samples: it was an outlier.
+
+    The rule of `learn`, as plain arithmetic for numbers: the replay compiles it.
+    """
     x = min(max(sample_s, TAU_MIN_S), TAU_MAX_S)
-    d = x - known.tau
-    run = 0
-    if known.samples >= rule.outlier_after and abs(d) > max(
-        rule.outlier_sigma * sqrt(known.variance), ALIKE * known.tau
-    ):
+    d = x - tau
+    outliers = 0
+    if samples >= outlier_after and abs(d) > max(outlier_sigma * sqrt(variance), ALIKE * tau):
         side = 1 if d > 0 else -1
-        run = known.run + side if known.run * side > 0 else side
-        if abs(run) < rule.follow_after:
-            return Learned(known.tau, known.variance, known.samples, run, known.rejected + 1)
-    if rule.adaptive and known.samples >= rule.outlier_after:
-        rate = max(rate / (1 + known.variance / (known.tau * known.tau)), LEAST_RATE * rate)
+        outliers = run + side if run * side > 0 else side
+        if abs(outliers) < follow_after:
+            return tau, variance, samples, outliers
+    if adaptive and samples >= outlier_after:
+        rate = max(rate / (1 + variance / (tau * tau)), LEAST_RATE * rate)
     if from_first:
-        rate = max(rate, 1 / (known.samples + 1))
-    tau = learned_tau(rate, x, known.tau)
-    variance = learned_variance(rate, x, known.tau, known.variance)
-    return Learned(min(max(tau, TAU_MIN_S), TAU_MAX_S), variance, known.samples + 1, run, known.rejected)
+        rate = max(rate, 1 / (samples + 1))
+    new = learned_tau(rate, x, tau)
+    return (
+        min(max(new, TAU_MIN_S), TAU_MAX_S),
+        learned_variance(rate, x, tau, variance),
+        samples + 1,
+        outliers,
+    )
 
 
 def foretells(share: float, share_variance: float, share_samples: float, tau: float, variance: float) -> bool:

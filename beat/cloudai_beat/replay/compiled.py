@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.extending import register_jitable
 
 from cloudai.scheduling import dispatch_order, formula, learning
 
@@ -21,6 +22,11 @@ _UNCOUNTED: dict[str, Any] = {"_nrt": False}
 def compiled(function: F) -> F:
     """A function that other compiled ones call. It becomes a part of them: a call would copy the whole World."""
     return cast(F, njit(function, forceinline=True, **_UNCOUNTED))
+
+
+def known(function: F) -> F:
+    """A function of another module that compiled ones of that module call by its own name; it stays as it is."""
+    return register_jitable(forceinline=True, **_UNCOUNTED)(function)
 
 
 def entry(function: F) -> F:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cloudai.scheduling.dispatch_order import AGED_AFTER_S, AGED_SHARE, STARVING_AFTER_S
+from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.task_types import INITIAL_TAU, TASK_TYPES
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
 
@@ -25,13 +26,14 @@ class Options:
     policy: str = "rts"
     #: tau by type at the start, s; None: the starting values of spec section 2
     tau: Floats | None = None
-    #: tau by family at the start, s, NaN: unknown; None: nothing is known
-    family_tau: Floats | None = None
     #: learn tau from completions
     learn_tau: bool = True
     #: learn speeds and affinities of pairs from completions, from those given on
     learn_speed: bool = True
-    learning_rate: float = 0.2
+    #: how tau follows completions, as in the live system
+    rule: LearningRule = field(default_factory=LearningRule)
+    #: samples of a family from which its own tau is used
+    family_after: int = 3
     aged_after_s: float = AGED_AFTER_S
     aged_share: int = AGED_SHARE
     starving_after_s: float = STARVING_AFTER_S
@@ -130,7 +132,7 @@ def _outcome(workload: Workload, fleet: Fleet, environment: Environment, last: f
         missed=~(tasks["finish"] <= w.deadline), load_at_start=tasks["load_at_start"].copy(),
         predicted=tasks["predicted"].copy(), used=used, total=capacity * span,
         energy=ea * cores + eb * used[1] + ec * used[2], overload=S.nodes["overload"].copy(), span=span,
-        decisions=int(S.state["decisions"][0]), tau=S.kinds["tau"].copy(), speed=S.speed.copy(),
+        decisions=int(S.state["decisions"][0]), tau=S.types["tau"].copy(), speed=S.speed.copy(),
         affinity=S.pairs["affinity"].copy(),
     )  # fmt: skip
 

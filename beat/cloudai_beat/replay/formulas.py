@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudai.scheduling import dispatch_order, formula, learning
 
-from .compiled import compiled
+from .compiled import compiled, known
 
 contention = compiled(formula.contention)
 runtime_weights = compiled(formula.runtime_weights)
@@ -13,8 +13,9 @@ base_risk = compiled(formula.base_risk)
 placement_offset = compiled(formula.placement_offset)
 reserved_share = compiled(formula.reserved_share)
 take_devices = compiled(formula.take_devices)
-learned_tau = compiled(formula.learned_tau)
-learned_variance = compiled(formula.learned_variance)
+for function in (formula.learned_tau, formula.learned_variance):
+    known(function)
+after_sample = compiled(learning.after_sample)
 foretells = compiled(learning.foretells)
 affinity_score = compiled(formula.affinity_score)
 penalty_score = compiled(formula.penalty_score)

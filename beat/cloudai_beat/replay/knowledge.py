@@ -8,11 +8,9 @@ from __future__ import annotations
 from math import exp, log
 
 from .compiled import compiled
-from .formulas import affinity_score, foretells, learned_tau, learned_variance, placement_offset
-from .world import World
+from .formulas import affinity_score, after_sample, foretells, placement_offset
+from .world import Records, World
 
-#: Samples of a family from which its own tau is used.
-FAMILY_LEAST = 3
 #: Variance of log speed that is expected over nodes, and over the pairs of one node: what shrinkage weighs against.
 _NODE_VARIANCE = 0.16
 _PAIR_VARIANCE = 0.0625
@@ -27,106 +25,84 @@ def tau_of(i: int, S: World) -> float:
     """Expected runtime of task i on a reference node, s: its family's tau, else its type's, or what its window
     foretells better; at most the user's own limit.
     """
-    family, c = S.tasks[i].family, S.tasks[i].kind
-    tau, variance = S.kinds[c].tau, S.kinds[c].variance
-    if family >= 0 and S.families[family].count >= FAMILY_LEAST:
-        tau, variance = S.families[family].tau, S.families[family].variance
-    window = S.tasks[i].deadline - S.tasks[i].arrival
-    if window > 0 and foretells(S.kinds[c].share, S.kinds[c].share_variance, S.kinds[c].share_count, tau, variance):
-        tau = S.kinds[c].share * window
-    return float(min(tau, S.tasks[i].limit))
+    task = S.tasks[i]
+    family, c = task.family, task.kind
+    tau, variance = S.types[c].tau, S.types[c].variance
+    if family >= 0 and S.families[family, c].samples >= S.state[0].family_after:
+        tau, variance = S.families[family, c].tau, S.families[family, c].variance
+    window, share = task.deadline - task.arrival, S.shares[c]
+    if window > 0 and foretells(share.tau, share.variance, share.samples, tau, variance):
+        tau = share.tau * window
+    return float(min(tau, task.limit))
 
 
 @compiled
-def best_speed(c: int, S: World) -> float:
-    """The lowest speed factor of a type."""
-    best = S.kinds[c].best_speed
-    if best == 0.0:
-        best = S.speed[c, 0]
-        for j in range(1, len(S.nodes)):
-            best = min(best, S.speed[c, j])
-        S.kinds[c].best_speed = best
-    return float(best)
+def _take_in(known: Records, sample: float, rate: float, from_first: bool, S: World) -> None:
+    state = S.state[0]
+    known.tau, known.variance, known.samples, known.run = after_sample(
+        known.tau, known.variance, known.samples, known.run, sample, rate, state.outlier_sigma, state.outlier_after,
+        state.follow_after, state.adaptive > 0, from_first,
+    )  # fmt: skip
 
 
 @compiled
 def learn(i: int, j: int, runtime: float, missed: bool, S: World) -> None:
-    """Take in the completion of task i on node j after `runtime` seconds of work."""
-    c = S.tasks[i].kind
-    window = S.tasks[i].deadline - S.tasks[i].arrival
+    """Take in the completion of task i on node j after `runtime` seconds of work, as state/lua/finish.lua does."""
+    task = S.tasks[i]
+    c, family, window = task.kind, task.family, task.deadline - task.arrival
     expected = tau_of(i, S)
-    sample = runtime / S.speed[c, j]
-    rate = S.state[0].learning_rate
-    S.kinds[c].variance = learned_variance(rate, sample, S.kinds[c].tau, S.kinds[c].variance)
-    S.kinds[c].tau = learned_tau(rate, sample, S.kinds[c].tau)
+    sample, rate = runtime / S.speed[c, j], S.kinds[c].rate
+    _take_in(S.types[c], sample, rate, False, S)
     if window > 0:
-        share, share_rate = sample / window, max(rate, 1.0 / (S.kinds[c].share_count + 1))
-        S.kinds[c].share_variance = learned_variance(share_rate, share, S.kinds[c].share, S.kinds[c].share_variance)
-        S.kinds[c].share = learned_tau(share_rate, share, S.kinds[c].share)
-        S.kinds[c].share_count += 1
-    S.kinds[c].tau_count += 1
-    family = S.tasks[i].family
+        _take_in(S.shares[c], sample / window, rate, True, S)
     if family >= 0:
-        count = S.families[family].count
-        if count == 0:
-            S.families[family].tau = sample
-        else:
-            rate = max(rate, 1.0 / (count + 1))
-            S.families[family].variance = learned_variance(
-                rate, sample, S.families[family].tau, S.families[family].variance
-            )
-            S.families[family].tau = learned_tau(rate, sample, S.families[family].tau)
-        S.families[family].count = count + 1
-    if S.state[0].learn_speed:
+        _take_in(S.families[family, c], sample, rate, True, S)
+    if S.state[0].learn_speed > 0 and S.types[c].samples > _SETTLING:
         _learn_speed(c, j, log(runtime / expected), missed, S)
 
 
 @compiled
 def _learn_speed(c: int, j: int, q: float, missed: bool, S: World) -> None:
-    if S.kinds[c].tau_count <= _SETTLING:
-        return
+    kind, pair = S.kinds[c], S.pairs[c, j]
     # What is learned is how far off the given speed is.
-    q -= log(S.pairs[c, j].prior)
-    if S.kinds[c].count > 0:
-        centre = S.kinds[c].sum / S.kinds[c].count
-        q = min(max(q, centre - _FURTHEST), centre + _FURTHEST)
-    S.pairs[c, j].count += 1
-    S.pairs[c, j].sum += q
-    S.kinds[c].count += 1
-    S.kinds[c].sum += q
-    S.kinds[c].square += q * q
-    S.pairs[c, j].missed += missed
-    S.kinds[c].missed += missed
-    visits = S.pairs[c, j].count
+    q -= log(pair.prior)
+    if kind.count > 0:
+        q = min(max(q, kind.centre - _FURTHEST), kind.centre + _FURTHEST)
+    pair.count += 1
+    pair.sum += q
+    pair.missed += missed
+    kind.count += 1
+    kind.sum += q
+    kind.square += q * q
+    kind.missed += missed
+    kind.centre = kind.sum / kind.count
+    kind.spread = max(kind.square / kind.count - kind.centre * kind.centre, 0.01)
+    kind.usual = kind.missed / kind.count
+    runs, total = 0.0, 0.0
+    for other in range(len(S.kinds)):
+        runs += S.pairs[other, j].count
+        total += S.pairs[other, j].sum - S.pairs[other, j].count * S.kinds[other].centre
     # What one completion says of the other types of the node fades with their number: they follow now and then.
-    if visits < 16 or S.pairs[c, j].count % 8 == 0:
-        for kind in range(len(S.kinds)):
-            if S.kinds[kind].count > 0:
-                _estimate(kind, j, S)
+    if pair.count < 16 or pair.count % 8 == 0:
+        for other in range(len(S.kinds)):
+            if S.kinds[other].count > 0:
+                _estimate(other, j, runs, total, S)
     else:
-        _estimate(c, j, S)
+        _estimate(c, j, runs, total, S)
 
 
 @compiled
-def _estimate(c: int, j: int, S: World) -> None:
-    """Speed of one pair: the mean of its samples, shrunk towards its node's mean, and that towards the given speed."""
-    runs, total = 0.0, 0.0
-    for kind in range(len(S.kinds)):
-        if S.kinds[kind].count > 0:
-            centre = S.kinds[kind].sum / S.kinds[kind].count
-            runs += S.pairs[kind, j].count
-            total += S.pairs[kind, j].sum - S.pairs[kind, j].count * centre
-    count = S.kinds[c].count
-    centre = S.kinds[c].sum / count
-    variance = max(S.kinds[c].square / count - centre * centre, 0.01)
-    of_node = total / (runs + variance / _NODE_VARIANCE)
-    weight = variance / _PAIR_VARIANCE
-    own = S.pairs[c, j].sum - S.pairs[c, j].count * centre
-    speed = S.pairs[c, j].prior * exp((own + weight * of_node) / (S.pairs[c, j].count + weight))
-    if S.speed[c, j] <= S.kinds[c].best_speed or speed < S.kinds[c].best_speed:
-        S.kinds[c].best_speed = 0.0
+def _estimate(c: int, j: int, runs: float, total: float, S: World) -> None:
+    """Speed of one pair: the mean of its samples, shrunk towards its node's mean, and that towards the given speed.
+
+    `runs`, `total`: of all samples of the node, their number, and the sum of how far each is above its type's mean.
+    """
+    kind, pair, gene = S.kinds[c], S.pairs[c, j], S.genes[0]
+    of_node = total / (runs + kind.spread / _NODE_VARIANCE)
+    weight = kind.spread / _PAIR_VARIANCE
+    own = pair.sum - pair.count * kind.centre
+    speed = pair.prior * exp((own + weight * of_node) / (pair.count + weight))
     S.speed[c, j] = speed
-    usual = S.kinds[c].missed / count
-    rate = (S.pairs[c, j].missed + 5.0 * usual) / (S.pairs[c, j].count + 5.0)
-    S.pairs[c, j].affinity = affinity_score(S.genes[0].a1, S.genes[0].a2, S.genes[0].a3, 1.0 / speed, 1.0 - rate, 0.0)
-    S.offset[c, j] = placement_offset(S.pairs[c, j].affinity, S.nodes[j].penalty)
+    rate = (pair.missed + 5.0 * kind.usual) / (pair.count + 5.0)
+    pair.affinity = affinity_score(gene.a1, gene.a2, gene.a3, 1.0 / speed, 1.0 - rate, 0.0)
+    S.offset[c, j] = placement_offset(pair.affinity, S.nodes[j].penalty)

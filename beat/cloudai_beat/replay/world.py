@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudai.scheduling.parameters import GENES
+from cloudai.scheduling.task_types import TASK_TYPES
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
 
 from .parameters import ReplayParameters
@@ -46,12 +47,11 @@ NODE = _record(
 )
 #: A (type, node) pair: s_cj as given; true factor; affinity; runs, sum of log(runtime / tau), misses.
 PAIR = _record("prior factor affinity count sum missed", "")
-#: A type: tau, b_c, lowest speed (0: to be looked up), true use of cores; runs, sum and squares of log(runtime /
-#: tau).
-KIND = _record(
-    "tau variance share share_variance base best_speed cpu_use count sum square missed", "tau_count share_count"
-)
-FAMILY = _record("tau variance", "count")
+#: What is learned of a runtime (scheduling/learning.py, Learned).
+LEARNED = _record("tau variance", "samples run")
+#: A type: its lambda, b_c, true use of cores; of log(runtime / tau): runs, sum, squares, and what follows, mean and
+#: variance; misses, and their share.
+KIND = _record("rate base cpu_use count sum square centre spread missed usual", "")
 #: A shape of request: its first place, a task of it; how many wait, bounds of their places, where it stands in the list
 #: of shapes that have any (-1: not there), the dispatch in which it was last found not to fit, and a place before
 #: which no deadline is ahead.
@@ -61,9 +61,9 @@ END = _record("time", "task")
 #: Counters and settings of the run; `oldest`: no task before it waits; `position`: Round-Robin's; `random`: state of
 #: policies that choose by chance.
 STATE = _record(
-    "learning_rate aged_after starving_after next_aged next_starving",
+    "outlier_sigma aged_after starving_after next_aged next_starving",
     "running waiting listed dirty decisions position oldest dispatches random aged_share learn_tau learn_speed kept"
-    " has_pressure least_cpu stamp",
+    " outlier_after follow_after adaptive family_after has_pressure least_cpu stamp",
 )
 GENE = _record(" ".join(GENES), "")
 
@@ -94,7 +94,10 @@ class World(NamedTuple):
     scores: Floats
     #: (6,) KIND
     kinds: Records
-    #: (families,) FAMILY
+    #: LEARNED: (6,) of each type; (6,) of runtime over the time from arrival to deadline; (families, 6) of each type's
+    #: share of a family
+    types: Records
+    shares: Records
     families: Records
     #: (n, d) free share of each device, thousandths
     devices: Ints
@@ -141,8 +144,10 @@ def world(
         speed=np.array(parameters.speed, dtype=np.float64, order="C"),
         offset=np.ascontiguousarray(parameters.penalty - parameters.affinity),
         scores=np.empty(n),
-        kinds=_kinds(environment, parameters, options.first_tau),
-        families=_families(workload.families, options.family_tau),
+        kinds=_kinds(environment, parameters, options),
+        types=_filled(LEARNED, TYPES, tau=options.first_tau),
+        shares=np.zeros(TYPES, dtype=LEARNED),
+        families=np.zeros((max(workload.families, 1), TYPES), dtype=LEARNED),
         devices=np.where(np.arange(max(1, int(fleet.gpus.max()))) < fleet.gpus[:, None], MILLI, 0).astype(np.int64),
         holders=np.full((n, max(1, int(fleet.gpus.max()))), -1, dtype=np.int64),
         allowed=fleet.allowed,
@@ -194,16 +199,9 @@ def _pairs(environment: Environment, parameters: ReplayParameters) -> Records:
     return _filled(PAIR, p.speed.shape, prior=p.speed, factor=environment.factor, affinity=p.affinity)
 
 
-def _kinds(environment: Environment, parameters: ReplayParameters, tau: Floats) -> Records:
-    return _filled(KIND, TYPES, tau=tau, base=parameters.base, cpu_use=environment.cpu_use)
-
-
-def _families(count: int, tau: Floats | None) -> Records:
-    if tau is None:
-        return np.zeros(max(count, 1), dtype=FAMILY)
-    known = np.asarray(tau, dtype=np.float64)
-    # What is known at the start counts as much as many samples.
-    return _filled(FAMILY, len(known), tau=np.nan_to_num(known), count=np.where(np.isfinite(known), 1000, 0))
+def _kinds(environment: Environment, parameters: ReplayParameters, options: Options) -> Records:
+    rates = [options.rule.rate_of(kind) for kind in TASK_TYPES]
+    return _filled(KIND, TYPES, rate=rates, base=parameters.base, cpu_use=environment.cpu_use)
 
 
 def _shapes(w: Workload) -> Records:
@@ -220,9 +218,10 @@ def _shapes(w: Workload) -> Records:
 
 
 def _state(w: Workload, environment: Environment, options: Options) -> Records:
-    pressure = environment.pressure
+    pressure, rule = environment.pressure, options.rule
     return _filled(
-        STATE, 1, learning_rate=options.learning_rate, aged_after=options.aged_after_s,
+        STATE, 1, outlier_sigma=rule.outlier_sigma, outlier_after=rule.outlier_after, follow_after=rule.follow_after,
+        adaptive=rule.adaptive, family_after=options.family_after, aged_after=options.aged_after_s,
         starving_after=options.starving_after_s, next_aged=np.inf, next_starving=np.inf,
         oldest=len(w), random=options.seed, aged_share=options.aged_share,
         learn_tau=options.learn_tau, learn_speed=options.learn_speed,

@@ -62,7 +62,7 @@ def test_it_replays_what_was_recorded(busy: History) -> None:
 def test_bad_genes_are_replaced_by_better_ones_that_hold_on_later_work() -> None:
     # The idlest node always, however slow: deadlines are missed that need not be.
     bad = GAParams(a1=0.0, a2=0.0, alpha=0.0, beta=1000.0)
-    busy = synthetic_history(Truth(speeds=FLEET), 2500, seed=3, span_s=1900.0)
+    busy = synthetic_history(Truth(speeds=FLEET), 2500, seed=4, span_s=1500.0)
     outcome = searched(*busy, in_force=bad)
     assert outcome.parameters is not None, outcome.reason
     assert outcome.gain is not None
