@@ -260,4 +260,5 @@ def node_line(node: LocalNode) -> str:
     """A node's name and what it declares."""
     gpus = f", {node.gpus} GPUs (declared)" if node.gpus else ""
     pace = f", work takes {pace_of(node):g} times as long (declared)" if pace_of(node) != 1 else ""
-    return f"{node.full_name}: {node.cpu:g} cores, {node.memory:g} GiB{gpus}, {node.slots} slots{pace}"
+    cores = "1 core" if node.cpu == 1 else f"{node.cpu:g} cores"
+    return f"{node.full_name}: {cores}, {node.memory:g} GiB{gpus}, {node.slots} slots{pace}"
