@@ -261,7 +261,17 @@ class _Run:
         seed = zlib.crc32(self._report.epoch_id.encode())
         try:
             outcome = self._search(
-                SearchInputs(tasks, workers, in_force, refreshed, self._settings, seed, self._report.theta_factor)
+                SearchInputs(
+                    tasks,
+                    workers,
+                    in_force,
+                    refreshed,
+                    self._settings,
+                    seed,
+                    theta_factor=self._report.theta_factor,
+                    rule=self._deployment.learning_rule,
+                    family_after=self._deployment.settings.learning.family_after,
+                )
             )
         except Exception as error:
             # What was learned is worth publishing without it.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudai.history.records import TaskHistory, WorkerStats
+from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import OptimiserSettings
 
@@ -28,6 +29,10 @@ class SearchInputs:
     seed: int
     #: What earlier searches have scaled the fitted theta by, in all; it stays within [0.5, 2].
     theta_factor: float = 1.0
+    #: How tau follows completions between two epochs.
+    rule: LearningRule = field(default_factory=LearningRule)
+    #: Completions of a family from which on its own tau is used.
+    family_after: int = 3
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cloudai import names
 from cloudai.history.records import TaskHistory, WorkerStats
+from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.task_types import INITIAL_TAU
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
@@ -48,8 +49,17 @@ class NothingToReplay(ValueError):
     """The window cannot be replayed; the message says why."""
 
 
-def past_of(history: Sequence[TaskHistory], workers: Sequence[WorkerStats], learned: GAParams) -> Past:
+def past_of(
+    history: Sequence[TaskHistory],
+    workers: Sequence[WorkerStats],
+    learned: GAParams,
+    *,
+    rule: LearningRule | None = None,
+    family_after: int = 3,
+) -> Past:
     """The attempts of a window as work over its nodes; `learned` has the speeds and theta that were fitted from it.
+
+    `rule` and `family_after` say how tau is learned, as in the live system.
 
     A task's runtime on a reference node is its measured runtime over the factor of its node and the contention of its
     placement. Constraints and targets are not recorded: every task may go wherever it fits. NothingToReplay where
@@ -95,7 +105,9 @@ def past_of(history: Sequence[TaskHistory], workers: Sequence[WorkerStats], lear
         cpu_use=_use(kept, kind),
     )
     # Between two epochs the tables stay as they were published, while tau goes on learning.
-    options = Options(tau=_first_tau(kept), learn_speed=False)
+    options = Options(
+        tau=_first_tau(kept), learn_speed=False, rule=rule or LearningRule(), family_after=family_after
+    )
     return Past(Case(workload, fleet, environment, options), dict(left_out), thinned)
 
 

@@ -46,7 +46,9 @@ class GeneticSearch:
     def __call__(self, inputs: SearchInputs) -> SearchOutcome:
         """Search around what would be published without it; an outcome without parameters says why."""
         try:
-            past = past_of(inputs.history, inputs.workers, inputs.refreshed)
+            past = past_of(
+                inputs.history, inputs.workers, inputs.refreshed, rule=inputs.rule, family_after=inputs.family_after
+            )
         except NothingToReplay as error:
             return _nothing(f"no search: {error}")
         if len(past.case) < LEAST_TASKS:

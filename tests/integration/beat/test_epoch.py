@@ -18,6 +18,7 @@ from cloudai.history.collections import RESULTS
 from cloudai.history.errors import HistoryReadOnly, HistoryUnavailable
 from cloudai.history.records import Reading, TaskHistory, WorkerStats
 from cloudai.history.store import HistoryStore
+from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import RequestDefaults, parse_request
@@ -218,6 +219,21 @@ def test_without_a_better_candidate_the_statistics_are_published(deployment, his
     report = run_epoch(deployment, history, search=lambda inputs: outcome(None))
     assert report.outcome == "published"
     assert report.to_json()["search"]["used"] is False
+
+
+def test_a_search_learns_tau_as_the_live_system_does(redis_url, history):
+    learning = {"rate": 0.5, "rate_by_type": {"mixed": 0.1}, "outlier_sigma": 2.0, "family_after": 7}
+    deployment = Deployment(Settings.load(redis={"url": redis_url}, learning=learning))
+    seen = []
+
+    def search(inputs: SearchInputs) -> SearchOutcome:
+        seen.append(inputs)
+        return outcome(None)
+
+    run_epoch(deployment, history, search=search)
+    deployment.client.close()
+    assert seen[0].rule == LearningRule(rate=0.5, rate_by_type={"mixed": 0.1}, outlier_sigma=2.0)
+    assert seen[0].family_after == 7
 
 
 def test_a_search_that_breaks_costs_the_search_only(deployment, history, caplog):

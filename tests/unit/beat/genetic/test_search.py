@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cloudai.history.records import TaskHistory, WorkerStats
+from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import Settings
 from cloudai_beat.genetic.candidates import REPETITIONS, compared
@@ -119,6 +120,15 @@ def test_gains_are_those_of_the_fitness(busy: History) -> None:
     bad, good = GAParams(alpha=0.0, beta=100.0), GAParams()
     gains = compared([case], bad, good, Weights(1.0, 0.0, 0.0, 0.0))
     assert gains.mean() == pytest.approx(case.run(bad).miss_rate - case.run(good).miss_rate)
+
+
+def test_the_past_is_replayed_with_the_rule_by_which_tau_is_learned(busy: History) -> None:
+    quick = past_of(*busy, GAParams(), rule=LearningRule(rate=0.9)).case.run(GAParams())
+    slow = past_of(*busy, GAParams(), rule=LearningRule(rate=0.01)).case.run(GAParams())
+    usual = past_of(*busy, GAParams()).case.run(GAParams())
+    assert (usual.predicted == past_of(*busy, GAParams(), rule=LearningRule()).case.run(GAParams()).predicted).all()
+    assert not (quick.predicted == usual.predicted).all()
+    assert not (slow.predicted == usual.predicted).all()
 
 
 def test_a_thinned_sample_is_replayed_as_densely_as_the_work_was(busy: History) -> None:
