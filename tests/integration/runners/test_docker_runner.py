@@ -15,6 +15,7 @@ from cloudai.containers import EngineUnavailable, ImageNotFound, PullDenied, Ref
 from cloudai_workers.runners import watch
 from cloudai_workers.runners.base import Limits, StopHandle, job_name
 from cloudai_workers.runners.docker_runner import DockerRunner
+from cloudai_workers.runners.engine_address import engine_address
 from cloudai_workers.runners.policy import NodePolicy
 
 from ...waiting import until
@@ -162,10 +163,51 @@ def test_a_gpu_that_is_not_there_is_the_nodes_fault(docker_runner, engine, make_
 # The SDK leaves the socket open whose connect failed; it is collected here, so that no other test sees it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_engine(make_job, control):
-    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock")
+    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", engine_grace_s=0.1)
     assert "/nowhere/docker.sock" in runner.check()
     with pytest.raises(EngineUnavailable, match="nowhere"):
         runner.run(make_job(["true"]), control)
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_job_waits_for_an_engine_that_is_away_for_a_while(engine, image, make_job, control, tmp_path, caplog):
+    address = engine_address("")
+    if not address.startswith("unix://"):
+        pytest.skip(f"needs an engine behind a socket of this machine, not {address}")
+    # Its own socket, under a name that comes to be later.
+    real, later = address.removeprefix("unix://"), tmp_path / "docker.sock"
+    runner = DockerRunner(node="runner-test", namespace=f"test-{tmp_path.name}", url=f"unix://{later}")
+    results = []
+    thread = threading.Thread(target=lambda: results.append(runner.run(make_job(["echo", "late"]), control)))
+    with contextlib.closing(runner):
+        thread.start()
+        until(lambda: "engine-away" in caplog.text, "the job waits")
+        later.symlink_to(real)
+        thread.join(60)
+    assert [result.stdout_tail for result in results] == ["late\n"]
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_job_that_waits_for_the_engine_can_be_stopped(make_job, control, caplog):
+    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", engine_grace_s=600.0)
+    raised = []
+
+    def run():
+        try:
+            runner.run(make_job(["true"]), control)
+        except Stopped as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: "engine-away" in caplog.text, "the job waits")
+    control.stop("revoked")
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(raised) == 1
+    assert "revoked" in str(raised[0])
     gc.collect()
 
 

@@ -26,7 +26,7 @@ from cloudai_workers.runners.cgroups import JobGroup
 from cloudai_workers.runners.container_config import container_config
 from cloudai_workers.runners.container_output import read_output
 from cloudai_workers.runners.container_usage import ContainerUsage
-from cloudai_workers.runners.engine import Engine, moment
+from cloudai_workers.runners.engine import RETRY_S, Engine, moment
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, create_failure, explanation
 from cloudai_workers.runners.judgement import judged, raise_if_stopped, stopped_error
 from cloudai_workers.runners.kept_logs import KeptLogs
@@ -41,8 +41,6 @@ KILL_TIMEOUT_S = 30.0
 #: What a run took at least, seconds. The engine stamps a start once it knows of it, so one that ended at once may have
 #: ended before it began.
 SHORTEST_RUN_S = 0.001
-#: Between two attempts to ask an engine that is away, seconds.
-_RETRY_S = 0.2
 
 
 class DockerRunner:
@@ -72,7 +70,7 @@ class DockerRunner:
             url: the engine's address, such as unix:///run/podman/podman.sock; "" is Docker's own choice.
             policy: the operator's allowlists.
             kept_logs: where the full output of each run is kept; None keeps it only while the run lasts.
-            engine_grace_s: how long a run waits for an engine that went away to come back.
+            engine_grace_s: how long a run waits for an engine that is away, or goes away, to come back.
             max_connections: connections kept open to the engine: three for each job at once is enough.
             notes: where it is noted how long jobs were paused, for a later incarnation of the node.
             work_dir: where jobs' inputs and outputs are while they run, a folder that the engine sees under the same
@@ -110,8 +108,8 @@ class DockerRunner:
         admitted = admit(job.spec, self._policy)
         raise_if_stopped(control)
         engine = self._engine
-        engine.reach()
         name = job_name(job.task_id, job.attempt)
+        engine.patiently(engine.reach, name, control, self._engine_grace_s)
         group = JobGroup(name) if engine.job_groups else None
         artefacts = self._artefacts.of(name, admitted)
         config = container_config(
@@ -128,7 +126,9 @@ class DockerRunner:
             else:
                 if artefacts is not None and not is_there(engine, name):
                     artefacts.prepare(job, lambda: raise_if_stopped(control))
-                container = made(engine, job, control, name, config)
+                container = engine.patiently(
+                    lambda: made(engine, job, control, name, config), name, control, self._engine_grace_s
+                )
             result = self._run_container(job, control, container, group)
             return result if artefacts is None else _kept(job, control, artefacts, result)
         except APIError as error:
@@ -217,7 +217,7 @@ class DockerRunner:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > self._engine_grace_s:
                     break
-                time.sleep(_RETRY_S)
+                time.sleep(RETRY_S)
         watch.ended()
 
     def _clean_up(

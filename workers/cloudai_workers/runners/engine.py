@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 from docker.errors import APIError, NotFound
 
 from cloudai.containers.errors import EngineUnavailable
+from cloudai_workers.runners.base import StopHandle
 from cloudai_workers.runners.cgroups import JobGroup
 from cloudai_workers.runners.engine_address import engine_address
 from cloudai_workers.runners.engine_errors import ENGINE_AWAY, explanation
+from cloudai_workers.runners.judgement import raise_if_stopped
 from cloudai_workers.runners.labels import NAMESPACE_LABEL, NODE_LABEL
 from cloudai_workers.runners.log_frames import frames
 from cloudai_workers.runners.reboot import booted_at, ended_with_machine
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 #: Seconds that one short engine call may take.
 CALL_TIMEOUT_S = 60
+#: Between two attempts to ask an engine that is away, seconds.
+RETRY_S = 0.2
 
 
 class Engine:
@@ -69,11 +79,46 @@ class Engine:
         return self.address.startswith(("unix://", "/"))
 
     def reach(self) -> None:
-        """Connect. EngineUnavailable: it does not answer."""
+        """Connect. EngineUnavailable: it refuses."""
         try:
             _ = self.client
-        except ENGINE_AWAY as error:
+        except APIError as error:
             raise EngineUnavailable(f"{self.address}: {explanation(error)}") from error
+
+    def patiently(self, step: Callable[[], T], name: str, control: StopHandle, grace_s: float) -> T:
+        """Do for a job what may be done twice; while the engine is away, as when it is restarted, wait for it.
+
+        Args:
+            step: asks the engine for something; done again from its beginning.
+            name: of the job, for the log.
+            control: the job may be stopped meanwhile.
+            grace_s: how long the engine may be away.
+
+        Raises:
+            EngineUnavailable: it was away for longer.
+            Stopped, Superseded: the job was stopped.
+            APIError: the engine answers, and refuses.
+
+        """
+        away_at: float | None = None
+        while True:
+            try:
+                return step()
+            except APIError:
+                raise
+            except ENGINE_AWAY as error:
+                if away_at is None:
+                    away_at = time.monotonic()
+                    log.warning(
+                        "engine-away job=%s: %s does not answer; the job waits up to %g s for it (%s)",
+                        name, self.address, grace_s, explanation(error),
+                    )  # fmt: skip
+                if time.monotonic() - away_at >= grace_s:
+                    raise EngineUnavailable(
+                        f"no engine has answered at {self.address} for {grace_s:g} s: {explanation(error)}"
+                    ) from error
+            raise_if_stopped(control)
+            time.sleep(RETRY_S)
 
     def check(self) -> str | None:
         """Why no container can be run here, or None. Raises nothing."""
