@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs also when all is as required")
     asked = parser.parse_args()
     plan = short_plan(asked.seed, asked.jobs or 50) if asked.short else full_plan(asked.seed, asked.jobs or 540)
+    # Ended as by Ctrl-C: what it started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(tempfile.mkdtemp(prefix="cloudai-faults-"))
     verdict = judge(Campaign(plan, folder, lambda line: print(line, flush=True)).run())
     print(table(verdict), flush=True)
