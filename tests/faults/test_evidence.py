@@ -9,8 +9,11 @@ from pathlib import Path
 
 from cloudai.history.collections import ASSIGNMENTS, RESULTS, TASKS
 
+from .campaign import Evidence
 from .history import unrecorded
+from .load import Submitted
 from .plan import full_plan, short_plan
+from .verdict import judge
 from .witness import attend, overlaps, read_run, read_runs
 
 
@@ -65,6 +68,32 @@ def test_a_history_that_lacks_a_document_is_not_whole() -> None:
     assert unrecorded(behind, **happened) == {"a": "TASKS says running, the ledger succeeded"}
     failed = {**whole, RESULTS: {"a/1/0": {**end, "outcome": "failed"}}}
     assert set(unrecorded(failed, **happened)) == {"a"}
+
+
+def test_recoveries_are_judged_where_redis_was_there_and_another_node_could_take_the_task() -> None:
+    found = Evidence(full_plan(1, 500))
+    found.submitted = [
+        Submitted(kind, [name], accepted=True)
+        for name, kind in (("usual", "python"), ("outage", "process"), ("bound", "docker"))
+    ]
+    for name, again_at in (("usual", 15.0), ("outage", 40.0), ("bound", 18.0)):
+        found.events += [
+            {"id": name, "event": "claimed", "node": "gone", "at": "5.0"},
+            {"id": name, "event": "waiting", "reason": "node lost", "at": "14.0"},
+            {"id": name, "event": "claimed", "node": "heir", "at": str(again_at)},
+            {"id": name, "event": "finished", "outcome": "succeeded", "final": "1", "at": str(again_at + 1)},
+        ]
+        found.states[name], found.results[name] = "succeeded", ("SUCCESS", None)
+    found.heartbeats, found.outages = {"gone": [6.0, 7.0]}, [(30.0, 32.0)]
+    verdict = judge(found)
+    assert (verdict.recovered, verdict.recoveries, verdict.recovery_p95_s) == (3, 1, 8.0)
+    assert (verdict.recoveries_across_outages, verdict.recoveries_on_the_same_node) == (1, 1)
+    assert not verdict.broken
+    found.heartbeats["gone"] = [6.0]
+    found.events[2]["at"] = "17.5"
+    late = judge(found)
+    assert late.broken == ["recovery_p95_s 11.5 above 11"]
+    assert late.details[0].startswith("slow: 11.5 s: usual: ")
 
 
 def test_a_plan_follows_from_its_seed() -> None:

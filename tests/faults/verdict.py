@@ -50,12 +50,15 @@ class Verdict:
     reservation_leaks: int
     #: Largest share of a capacity given away beyond it.
     max_overcommit: float
-    #: From the last heartbeat of a node that was gone until its task was claimed again; Redis was there meanwhile.
+    #: From the last heartbeat of a node that was gone until its task was claimed again; Redis was there meanwhile, and
+    #: another node that could take it.
     recovery_p95_s: float
     recovery_max_s: float
     recoveries: int
     #: The same, but Redis was away meanwhile: no node is judged before all had time to speak again.
     recoveries_across_outages: int
+    #: The same, of tasks that no other node can run: they wait until theirs is back.
+    recoveries_on_the_same_node: int
     lease_s: float
     #: Accepted, and ended in another way; the reasons are in `failures`.
     failed: int
@@ -127,7 +130,14 @@ def judge(found: Evidence) -> Verdict:
     missing = _unrecorded(found, accepted)
     details += [f"unrecorded: {task_id}: {what}; {_story(task_id, found)}" for task_id, what in missing.items()]
     details += found.undone
-    clean = sorted(s for recoveries in again.values() for s, outage in recoveries if not outage)
+    recoveries = [one for of_task in again.values() for one in of_task]
+    clean = sorted(one.seconds for one in recoveries if one.judged)
+    limit = found.plan.lease_s + RECOVERY_ALLOWANCE_S
+    details += [
+        f"slow: {one.seconds:.1f} s: {one.task_id}: {_story(one.task_id, found)}"
+        for one in recoveries
+        if one.judged and one.seconds > limit
+    ]
     verdict = Verdict(
         attempted=len(found.submitted),
         accepted=len(accepted),
@@ -143,7 +153,8 @@ def judge(found: Evidence) -> Verdict:
         recovery_p95_s=round(_quantile(clean, 0.95), 2),
         recovery_max_s=round(clean[-1], 2) if clean else 0.0,
         recoveries=len(clean),
-        recoveries_across_outages=sum(outage for recoveries in again.values() for _, outage in recoveries),
+        recoveries_across_outages=sum(one.across_outage for one in recoveries),
+        recoveries_on_the_same_node=sum(one.bound and not one.across_outage for one in recoveries),
         lease_s=found.plan.lease_s,
         failed=failed,
         unfinished=len(unfinished),
@@ -164,7 +175,6 @@ def judge(found: Evidence) -> Verdict:
         details=details,
     )
     verdict.broken = [f"{name} {getattr(verdict, name)}" for name in ZEROS if getattr(verdict, name)]
-    limit = found.plan.lease_s + RECOVERY_ALLOWANCE_S
     if found.plan.judges_recovery and verdict.recovery_p95_s > limit:
         verdict.broken.append(f"recovery_p95_s {verdict.recovery_p95_s} above {limit:g}")
     return verdict
@@ -192,7 +202,12 @@ def table(verdict: Verdict) -> str:
         ("control's work not done", verdict.undone, f"{must}; {verdict.epochs} epochs have ended"),
         ("processes that died of something", verdict.died, f"{must}; {verdict.poison_kinds} kinds of poison"),
         ("recovery p95, s", verdict.recovery_p95_s, f"of {verdict.recoveries}; at most {limit:g}, the lease and 5"),
-        ("recovery longest, s", verdict.recovery_max_s, f"{verdict.recoveries_across_outages} more across outages"),
+        (
+            "recovery longest, s",
+            verdict.recovery_max_s,
+            f"{verdict.recoveries_across_outages} more across outages, {verdict.recoveries_on_the_same_node} where no "
+            "other node can",
+        ),
     ]
     lines = [f"{name:<33}{value!s:>6}  {note[:100]}" for name, value, note in rows]
     lines.append("injected: " + ", ".join(f"{what} {n}" for what, n in sorted(verdict.injected.items())))
@@ -228,11 +243,29 @@ def _outcome(one: Submitted, found: Evidence) -> str:
     return "succeeded" if one.expected is None or value == one.expected else "wrong"
 
 
-def _taken_again(found: Evidence) -> dict[str, list[tuple[float, bool]]]:
-    """For each task that was claimed again after its node was gone: seconds from that node's last heartbeat, and
-    whether Redis was away meanwhile.
-    """
-    taken: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class _Recovery:
+    """A task that was claimed again after its node was gone."""
+
+    task_id: str
+    #: From that node's last heartbeat.
+    seconds: float
+    #: Redis was away meanwhile.
+    across_outage: bool
+    #: There is one node that can run it: the one that was gone.
+    bound: bool
+
+    @property
+    def judged(self) -> bool:
+        """Whether its time says how long a recovery takes."""
+        return not self.across_outage and not self.bound
+
+
+def _taken_again(found: Evidence) -> dict[str, list[_Recovery]]:
+    """The recoveries of each task."""
+    taken: dict[str, list[_Recovery]] = defaultdict(list)
+    # One place has an engine.
+    bound = {task_id for one in found.submitted if one.kind == "docker" for task_id in one.task_ids}
     running: dict[str, tuple[str, float]] = {}
     for event in found.events:
         task_id, kind = event["id"], event["event"]
@@ -244,7 +277,8 @@ def _taken_again(found: Evidence) -> dict[str, list[tuple[float, bool]]]:
                 node, since = running[task_id]
                 last = _last_heartbeat(found, node, since, at)
                 if last is not None:
-                    taken[task_id].append((at - last, any(a < at and b > last for a, b in found.outages)))
+                    outage = any(a < at and b > last for a, b in found.outages)
+                    taken[task_id].append(_Recovery(task_id, at - last, outage, task_id in bound))
             running[task_id] = (event["node"], at)
     return taken
 
