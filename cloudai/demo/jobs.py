@@ -38,6 +38,10 @@ ROUND = (
 
 _SEARCHED = "return"
 
+#: All bytes but these are left out of the texts: tools differ in whether a form feed parts words, and what a letter is.
+_PLAIN = b"\t\n" + bytes(range(0x20, 0x7F))
+_NOT_PLAIN = bytes(set(range(256)) - set(_PLAIN))
+
 # busybox awk may come without powers and roots, so the scripts add, multiply and divide only.
 _HASH_CHAIN = """\
 digest=start
@@ -178,7 +182,7 @@ def write_texts(folder: Path) -> Texts:
     library = Path(sysconfig.get_paths()["stdlib"])
     source = bytearray()
     for path in sorted(library.rglob("*.py")):
-        source += path.read_bytes()
+        source += path.read_bytes().translate(None, _NOT_PLAIN)
         if len(source) >= needed:
             break
     if not source:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,29 @@ def test_every_kind_of_job_finds_its_answer(texts, tmp_path):
         done = run(job.command, WITNESS=str(witness))
         assert done.returncode == 0, (job.work, done.stderr)
         assert starts_and_ends(witness) == (1, 1)
+
+
+@pytest.mark.parametrize("tools", ["the machine's", "busybox"])
+def test_what_tools_read_differently_is_not_in_the_texts(tools, tmp_path, monkeypatch):
+    library = tmp_path / "library"
+    library.mkdir()
+    odd = "def f():\n\f\n    return '\u00e9 \u2028 \u00df'\r\n \v \0 return\n"
+    (library / "odd.py").write_bytes(odd.encode() + b"\xff \xfe word\n")
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(library)})
+    environment = {}
+    if tools == "busybox":
+        busybox = shutil.which("busybox")
+        if busybox is None:
+            pytest.skip("busybox is not installed (Debian: busybox-static)")
+        folder = tmp_path / "tools"
+        folder.mkdir()
+        for tool in TOOLS:
+            (folder / tool).symlink_to(busybox)
+        environment["PATH"] = str(folder)
+    for job in one_of_each(write_texts(tmp_path / "texts")):
+        if job.work in ("search", "sort", "count-words", "hash-chain"):
+            done = run(job.command, WITNESS=str(tmp_path / job.key), **environment)
+            assert done.returncode == 0, (job.work, done.stderr)
 
 
 def test_a_job_that_does_not_find_its_answer_fails_and_leaves_no_end(texts, tmp_path):
