@@ -166,14 +166,15 @@ class Campaign:
         node.kill()
         self._down.add(node.place)
 
-        def back() -> None:
-            self._down.discard(node.place)
-            if injection.how == "never":
-                self._fleet.replace(node.place)
-            else:
-                node.start()
+        self._later(injection.for_s, lambda: self._bring_back(node.place, injection.how))
 
-        self._later(injection.for_s, back)
+    def _bring_back(self, place: str, how: str) -> None:
+        """The node that went down starts again; one that never comes back has an heir of another name."""
+        self._down.discard(place)
+        if how == "never":
+            self._fleet.replace(place)
+        else:
+            self._fleet.nodes[place].start()
 
     def _lose_machine(self, injection: Injection) -> None:
         """All that runs of a node is gone at once, its containers with their engine."""
@@ -186,11 +187,7 @@ class Campaign:
         def back() -> None:
             if of_engine is not None:
                 of_engine.start()
-            self._down.discard(node.place)
-            if injection.how == "never":
-                self._fleet.replace(node.place)
-            else:
-                node.start()
+            self._bring_back(node.place, injection.how)
 
         self._later(injection.for_s, back)
 

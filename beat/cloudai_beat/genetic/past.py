@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloudai import names
 from cloudai.history.records import TaskHistory, WorkerStats
-from cloudai.scheduling.learning import LearningRule
 from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.task_types import INITIAL_TAU
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
@@ -53,13 +52,11 @@ def past_of(
     history: Sequence[TaskHistory],
     workers: Sequence[WorkerStats],
     learned: GAParams,
-    *,
-    rule: LearningRule | None = None,
-    family_after: int = 3,
+    options: Options = Options(),  # noqa: B008 - frozen
 ) -> Past:
     """The attempts of a window as work over its nodes; `learned` has the speeds and theta that were fitted from it.
 
-    `rule` and `family_after` say how tau is learned, as in the live system.
+    `options` say how tau is learned, as in the live system.
 
     A task's runtime on a reference node is its measured runtime over the factor of its node and the contention of its
     placement. Constraints and targets are not recorded: every task may go wherever it fits. NothingToReplay where
@@ -105,9 +102,7 @@ def past_of(
         cpu_use=_use(kept, kind),
     )
     # Between two epochs the tables stay as they were published, while tau goes on learning.
-    options = Options(
-        tau=_first_tau(kept), learn_speed=False, rule=rule or LearningRule(), family_after=family_after
-    )
+    options = replace(options, tau=_first_tau(kept), learn_speed=False)
     return Past(Case(workload, fleet, environment, options), dict(left_out), thinned)
 
 

@@ -18,6 +18,7 @@ from cloudai_beat.genetic.genes import CAP, GeneSpace
 from cloudai_beat.genetic.guard import block_gains, judge
 from cloudai_beat.genetic.past import NothingToReplay, Past, past_of
 from cloudai_beat.merits import affinities, penalties, with_all_rows
+from cloudai_beat.replay import Options
 from cloudai_beat.searching import SearchInputs, SearchOutcome
 
 #: Share of the tasks, by arrival, that candidates are evolved on; the rest judges the best of them.
@@ -46,9 +47,8 @@ class GeneticSearch:
     def __call__(self, inputs: SearchInputs) -> SearchOutcome:
         """Search around what would be published without it; an outcome without parameters says why."""
         try:
-            past = past_of(
-                inputs.history, inputs.workers, inputs.refreshed, rule=inputs.rule, family_after=inputs.family_after
-            )
+            learning = Options(rule=inputs.rule, family_after=inputs.family_after)
+            past = past_of(inputs.history, inputs.workers, inputs.refreshed, learning)
         except NothingToReplay as error:
             return _nothing(f"no search: {error}")
         if len(past.case) < LEAST_TASKS:

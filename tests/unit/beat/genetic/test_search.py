@@ -17,6 +17,7 @@ from cloudai_beat.genetic.candidates import REPETITIONS, compared
 from cloudai_beat.genetic.fitness import Weights
 from cloudai_beat.genetic.past import NothingToReplay, past_of
 from cloudai_beat.genetic.search import LEAST_GAIN, GeneticSearch
+from cloudai_beat.replay import Options
 from cloudai_beat.searching import SearchInputs, SearchOutcome
 from cloudai_beat.statistics import refresh
 from cloudai_beat.synthetic import Truth, synthetic_history
@@ -123,10 +124,11 @@ def test_gains_are_those_of_the_fitness(busy: History) -> None:
 
 
 def test_the_past_is_replayed_with_the_rule_by_which_tau_is_learned(busy: History) -> None:
-    quick = past_of(*busy, GAParams(), rule=LearningRule(rate=0.9)).case.run(GAParams())
-    slow = past_of(*busy, GAParams(), rule=LearningRule(rate=0.01)).case.run(GAParams())
+    quick = past_of(*busy, GAParams(), Options(rule=LearningRule(rate=0.9))).case.run(GAParams())
+    slow = past_of(*busy, GAParams(), Options(rule=LearningRule(rate=0.01))).case.run(GAParams())
     usual = past_of(*busy, GAParams()).case.run(GAParams())
-    assert (usual.predicted == past_of(*busy, GAParams(), rule=LearningRule()).case.run(GAParams()).predicted).all()
+    default = past_of(*busy, GAParams(), Options(rule=LearningRule())).case.run(GAParams())
+    assert (usual.predicted == default.predicted).all()
     assert not (quick.predicted == usual.predicted).all()
     assert not (slow.predicted == usual.predicted).all()
 
