@@ -177,11 +177,7 @@ class Dispatcher:
         }
         proposals = []
         blocked: set[tuple[str, bool]] = set()
-        weights = view.parameters
-        for task in dispatch_order(
-            waiting, best, found.now, margin=weights.order_margin, order_runtime=weights.order_runtime,
-            order_lateness=weights.order_lateness,
-        ):  # fmt: skip
+        for task in dispatch_order(waiting, best, found.now, weights=view.parameters):
             shape = shape_of[task.task_id]
             # What is held for one task is closed to the others of its shape, so its own turn is looked at apart.
             key = (shape, task.task_id in view.snapshot.held.values())

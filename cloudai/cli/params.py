@@ -39,6 +39,7 @@ _GROUPS = {
     "affinity (speed, SLA, overload)": ("a1", "a2", "a3"),
     "penalty (SLA, overload, energy)": ("g1", "g2", "g3"),
     "dispatch order (margin, runtime, lateness)": ("order_margin", "order_runtime", "order_lateness"),
+    "dispatch order (caution, safety)": ("order_caution", "order_safety"),
 }
 
 

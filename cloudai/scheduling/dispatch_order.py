@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import floor
 
+from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import TaskRequest
 
 #: A late task that has waited this long is aged: it has a share of the dispatches (s).
@@ -21,6 +22,8 @@ AGED_SHARE = 5
 #: A task that has waited this long gets a node kept (s).
 STARVING_AFTER_S = 60.0
 
+_DEFAULTS = GAParams()
+
 
 def can_make_it(now: float, runtime: float, deadline: float, margin: float) -> bool:
     """Whether a task that starts now is expected to end by its deadline, with `margin` times its predicted runtime."""
@@ -28,10 +31,23 @@ def can_make_it(now: float, runtime: float, deadline: float, margin: float) -> b
 
 
 def urgency(
-    deadline: float, runtime: float, late_s: float, order_runtime: float, order_lateness: float
+    now: float,
+    runtime: float,
+    deadline: float,
+    late: bool,
+    order_runtime: float,
+    order_lateness: float,
+    order_caution: float,
+    order_safety: float,
 ) -> float:
-    """The lower goes first: deadline + order_runtime * predicted runtime + order_lateness * predicted lateness."""
-    return deadline + order_runtime * runtime + order_lateness * late_s
+    """The lower goes first: deadline + order_runtime * predicted runtime, and a weight for what it will be short of, s.
+
+    Of a late task that is its predicted lateness, by `order_lateness`. One that can still make it may be so close to
+    its deadline that it rather will not, since predictions err: what it lacks of `order_safety` times its runtime
+    counts, by `order_caution`.
+    """
+    weight, margin = (order_lateness, 1.0) if late else (order_caution, order_safety)
+    return deadline + order_runtime * runtime + weight * max(now + margin * runtime - deadline, 0.0)
 
 
 def waited_too_long(waited_s: float, window_s: float, after_s: float) -> bool:
@@ -67,18 +83,16 @@ def dispatch_order(
     runtimes: Mapping[str, float],
     now: float,
     *,
+    weights: GAParams = _DEFAULTS,
     aged_after_s: float = AGED_AFTER_S,
     aged_share: int = AGED_SHARE,
-    margin: float = 1.0,
-    order_runtime: float = 0.0,
-    order_lateness: float = 0.0,
 ) -> list[Waiting]:
     """Order the waiting tasks, the first to be offered capacity first. Deterministic.
 
     `runtimes` has the predicted runtime of each task by its id, s, on the best node that can take it now
     (missing: 0, so that it can make it while its deadline is ahead). First come those with now + runtime <=
     deadline, earliest deadline first; then the late ones, earliest deadline first. That is the order with the
-    default weights. The weights are the parameters' genes of the dispatch order: `margin` times the runtime has to
+    default `weights`, the parameters' genes of the dispatch order: `order_margin` times the runtime has to
     fit before the deadline, and `urgency` takes the place of the deadline.
 
     Aging: of the late ones, those that have waited too long (`waited_too_long`) take every `aged_share`-th place,
@@ -89,15 +103,18 @@ def dispatch_order(
     in_time: list[_Ranked] = []
     late: list[_Ranked] = []
     aged: list[Waiting] = []
+    w = weights
     for task in waiting:
-        runtime = runtimes.get(task.task_id, 0.0)
-        if can_make_it(now, runtime, task.deadline, margin):
-            in_time.append(_ranked(urgency(task.deadline, runtime, 0.0, order_runtime, order_lateness), task))
-        elif waited_too_long(now - task.waiting_since, task.deadline - task.waiting_since, aged_after_s):
+        runtime, deadline = runtimes.get(task.task_id, 0.0), task.deadline
+        is_late = not can_make_it(now, runtime, deadline, w.order_margin)
+        waited, window = now - task.waiting_since, deadline - task.waiting_since
+        if is_late and waited_too_long(waited, window, aged_after_s):
             aged.append(task)
-        else:
-            late_s = max(0.0, now + runtime - task.deadline)
-            late.append(_ranked(urgency(task.deadline, runtime, late_s, order_runtime, order_lateness), task))
+            continue
+        key = urgency(
+            now, runtime, deadline, is_late, w.order_runtime, w.order_lateness, w.order_caution, w.order_safety
+        )
+        (late if is_late else in_time).append(_ranked(key, task))
     in_time.sort()
     late.sort()
     ordinary = [ranked[-1] for ranked in (*in_time, *late)]

@@ -36,6 +36,8 @@ _SCALARS: dict[str, tuple[float, float]] = {
     "order_margin": (0.0, 10.0),
     "order_runtime": (-10.0, 10.0),
     "order_lateness": (0.0, 1.0),
+    "order_caution": (0.0, 100.0),
+    "order_safety": (0.0, 10.0),
 }
 #: The numbers of the parameters, in the order in which a replay reads them as one vector.
 GENES: tuple[str, ...] = tuple(_SCALARS)
@@ -79,6 +81,10 @@ class GAParams:
     order_runtime: float = 0.0
     #: dispatch order among those that are late: weight of the lateness; 0 is by deadline, 1 is shortest first
     order_lateness: float = 0.0
+    #: dispatch order among those that can make it: weight of the time that they lack of a safe margin; 0 is by deadline
+    order_caution: float = 0.0
+    #: ... and that margin: so many times the predicted runtime
+    order_safety: float = 1.2
     #: type -> worker -> score in [-5, 5]
     affinity: Table = field(default_factory=dict, hash=False)
     #: worker -> score >= 0; missing: 0

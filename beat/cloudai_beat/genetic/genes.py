@@ -7,7 +7,7 @@ matter. The fitness weights w1..w4 are the operator's and no genes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -63,19 +63,16 @@ SCORE_GENES: tuple[Gene, ...] = (
     Gene("g2", 0.05, 10.0, by_ratio=True),
     Gene("g3", 0.05, 10.0, by_ratio=True),
 )
-#: Genes of the dispatch order (scheduling/dispatch_order.py), where the parameters have them.
+#: Genes of the dispatch order (scheduling/dispatch_order.py).
 ORDER_GENES: tuple[Gene, ...] = (
     Gene("order_margin", 0.25, 2.0),
     Gene("order_runtime", -2.0, 6.0),
     Gene("order_lateness", 0.0, 1.0),
-    Gene("order_free", 0.0, 1.0),
-    Gene("order_patience", 0.0, 2.0),
+    Gene("order_caution", 0.0, 10.0),
+    Gene("order_safety", 0.8, 1.8),
 )
 
-_NAMES = frozenset(item.name for item in fields(GAParams))
-
-#: Every gene that these parameters have.
-GENES: tuple[Gene, ...] = (*SCORE_GENES, *(gene for gene in ORDER_GENES if gene.name in _NAMES))
+GENES: tuple[Gene, ...] = (*SCORE_GENES, *ORDER_GENES)
 
 #: Orderings that hold for the defaults: the first is larger than the second (spec section 6).
 ORDERINGS: tuple[tuple[str, str], ...] = (("a2", "a1"), ("a1", "a3"), ("g1", "g2"), ("g2", "g3"))

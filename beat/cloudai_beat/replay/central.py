@@ -255,7 +255,6 @@ def _more_urgent(policy: int, now: float, ahead: bool, best: int, best_key: floa
     is not: its number, its urgency, and whether it is late.
     """
     state, gene, best_late = S.state[0], S.genes[0], True
-    by_deadline = gene.order_runtime == 0.0 and (ahead or gene.order_lateness == 0.0)
     for at in range(state.listed):
         s = S.listed[at]
         shape = S.shapes[s]
@@ -271,16 +270,19 @@ def _more_urgent(policy: int, now: float, ahead: bool, best: int, best_key: floa
             deadline = S.places[place].deadline
             if not ahead and deadline >= now:
                 break
+            if deadline > best_key and gene.order_runtime >= 0.0 and best_late != ahead:
+                # Nobody is more urgent than the deadline says, and those behind have later ones.
+                break
             runtime = _runtime(policy, i, slowdown, S)
             late = not can_make_it(now, runtime, deadline, gene.order_margin)
             if best_late or not late:
-                late_s = max(now + runtime - deadline, 0.0) if late else 0.0
-                key = urgency(deadline, runtime, late_s, gene.order_runtime, gene.order_lateness)
+                key = urgency(
+                    now, runtime, deadline, late, gene.order_runtime, gene.order_lateness, gene.order_caution,
+                    gene.order_safety,
+                )  # fmt: skip
                 first = best < 0 or best_late != late
                 if first or key < best_key or (key == best_key and i < best):
                     best, best_key, best_late = i, key, late
-            if by_deadline and late != ahead:
-                break
             place = next_bit(S.bits, place + 1, shape.highest)
     return best, best_key, best_late
 

@@ -4,8 +4,9 @@ As the optimiser does it: the earlier part runs under the given parameters. What
 and misses is in the tables of the parameters, and is the world that candidates are replayed in.
 
 Few of the deadlines are won or lost by the parameters, so what looks best on one stretch of work is partly luck. Hence
-several searches, on all of what was seen and on its halves. Their mean is taken, in which luck cancels; it was not
-searched for anywhere, so what it gains tells something. Where it gains nothing the given genes stay, with the tables.
+several searches, on all of what was seen and on its halves, each as it was and busier. Their mean is taken, in which
+luck cancels; it was not searched for anywhere, so what it gains tells something. Where it gains nothing the given genes
+stay, with the tables.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _LEAST_JOBS = 50
 _MOST_JOBS = 12_000
 #: Stretches that are searched, as shares of those jobs: where one begins and ends, how often it is replayed for one
 #: candidate, and what its genome weighs in the mean.
-_STRETCHES = ((0.0, 1.0, 1, 0.5), (0.0, 0.5, 2, 0.25), (0.5, 1.0, 2, 0.25))
+_STRETCHES = ((0.0, 1.0, 2, 0.5), (0.0, 0.5, 2, 0.25), (0.5, 1.0, 2, 0.25))
 
 _SETTINGS = GASettings(population=24, generations=8)
 #: Genes that nothing depends on here: nodes are never overloaded, and there is no table of penalties.

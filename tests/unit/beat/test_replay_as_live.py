@@ -82,11 +82,7 @@ class Live:
             if factor is not None:
                 fitting.append(task)
                 runtimes[task.task_id] = factor * self.tau(task)
-        p = self.params
-        order = dispatch_order(
-            fitting, runtimes, now, aged_after_s=inf, margin=p.order_margin, order_runtime=p.order_runtime,
-            order_lateness=p.order_lateness,
-        )  # fmt: skip
+        order = dispatch_order(fitting, runtimes, now, weights=self.params, aged_after_s=inf)
         return order[0] if order else None
 
 
@@ -97,6 +93,8 @@ class Live:
         (1, {}),
         (2, {"order_margin": 0.7, "order_runtime": 1.5, "order_lateness": 0.5}),
         (3, {"order_margin": 1.3, "order_runtime": -0.5, "order_lateness": 0.9}),
+        (4, {"order_margin": 0.8, "order_runtime": 1.0, "order_caution": 3.0, "order_safety": 1.3}),
+        (5, {"order_margin": 0.6, "order_runtime": -0.3, "order_lateness": 0.2, "order_caution": 1.5}),
     ],
 )
 def test_replay_and_live_pipeline_decide_alike(seed: int, order: dict[str, float]) -> None:

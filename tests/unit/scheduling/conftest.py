@@ -88,6 +88,8 @@ def parameter_sets() -> st.SearchStrategy[GAParams]:
         order_margin=st.floats(0, 10),
         order_runtime=st.floats(-10, 10),
         order_lateness=st.floats(0, 1),
+        order_caution=st.floats(0, 100),
+        order_safety=st.floats(0, 10),
         **dict.fromkeys(("alpha", "beta", "a1", "a2", "a3", "g1", "g2", "g3"), weight),
         affinity=of_types(of_nodes(st.floats(-5, 5))),
         penalty=of_nodes(st.floats(0, 100)),

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, most_kept, starving
+from cloudai.scheduling.parameters import GAParams
 from cloudai.scheduling.requests import Resources, TaskRequest
 from cloudai.scheduling.task_types import TaskType
 
@@ -93,15 +94,16 @@ def test_who_starves_is_named_longest_waiting_first() -> None:
 
 
 def weighted(tasks: list[Waiting], runtimes: dict[str, float], **weights: float) -> str:
-    return "".join(task.task_id for task in dispatch_order(tasks, runtimes, NOW, **weights))  # type: ignore[arg-type]
+    found = dispatch_order(tasks, runtimes, NOW, weights=GAParams(**weights))  # type: ignore[arg-type]
+    return "".join(task.task_id for task in found)
 
 
 def test_the_margin_says_how_much_of_the_runtime_must_fit() -> None:
     tasks = [waiting("a", NOW + 10), waiting("b", NOW + 20)]
     runtimes = {"a": 12.0, "b": 12.0}
     assert weighted(tasks, runtimes) == "ba"
-    assert weighted(tasks, runtimes, margin=0.5) == "ab"
-    assert weighted(tasks, runtimes, margin=2.0) == "ab"
+    assert weighted(tasks, runtimes, order_margin=0.5) == "ab"
+    assert weighted(tasks, runtimes, order_margin=2.0) == "ab"
 
 
 def test_the_runtimes_weight_lets_short_tasks_pass() -> None:
@@ -116,3 +118,19 @@ def test_the_lateness_weight_orders_the_late_by_runtime() -> None:
     runtimes = {"a": 20.0, "b": 5.0}
     assert weighted(tasks, runtimes) == "ab"
     assert weighted(tasks, runtimes, order_lateness=1.0) == "ba"
+
+
+def test_caution_lets_those_pass_that_will_surely_make_it() -> None:
+    # A second to spare of ten, and half of the runtime.
+    tasks = [waiting("a", NOW + 11), waiting("b", NOW + 15)]
+    runtimes = {"a": 10.0, "b": 10.0}
+    assert weighted(tasks, runtimes) == "ab"
+    assert weighted(tasks, runtimes, order_caution=3.0) == "ab"
+    assert weighted(tasks, runtimes, order_caution=3.0, order_safety=1.5) == "ba"
+    assert weighted(tasks, runtimes, order_caution=0.5, order_safety=1.5) == "ab"
+
+
+def test_caution_is_not_for_the_late() -> None:
+    tasks = [waiting("a", NOW + 1), waiting("b", NOW + 2)]
+    runtimes = {"a": 20.0, "b": 5.0}
+    assert weighted(tasks, runtimes, order_caution=9.0, order_safety=2.0) == "ab"

@@ -113,7 +113,7 @@ def test_differences_are_lines_for_people() -> None:
 
 def test_a_file_of_before_the_dispatch_orders_weights_still_loads() -> None:
     values = json.loads(GAParams(order_margin=2.0).to_json())
-    for name in ("order_margin", "order_runtime", "order_lateness"):
+    for name in ("order_margin", "order_runtime", "order_lateness", "order_caution", "order_safety"):
         del values[name]
     assert GAParams.from_json(json.dumps(values)) == GAParams()
 

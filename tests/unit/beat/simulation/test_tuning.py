@@ -73,13 +73,14 @@ def test_tables_are_of_the_types_that_ran_and_follow_the_weights(earlier: Scenar
     assert replace(found, speed=GIVEN.speed, affinity={}) == GIVEN
 
 
-def test_repetitions_are_the_same_jobs_a_little_earlier_or_later(earlier: Scenario) -> None:
+def test_repetitions_are_the_same_jobs_busier_and_in_another_order(earlier: Scenario) -> None:
     first, second, third = repeated(earlier, 3, 7)
     assert first is earlier
     assert not np.array_equal(second.arrival_s, third.arrival_s)
     for made in (second, third):
         assert (np.diff(made.arrival_s) >= 0).all()
         assert made.arrival_s[0] == 0
+        assert made.arrival_s[-1] == pytest.approx(earlier.arrival_s[-1] / 1.5, rel=0.05)
         allowed = made.deadline_s - made.arrival_s
         assert np.allclose(np.sort(allowed), np.sort(earlier.deadline_s - earlier.arrival_s))
         # Each job has kept what belongs to it.
