@@ -29,7 +29,7 @@ from cloudai.state.waiting import Proposal, WaitingSet
 logger = logging.getLogger(__name__)
 
 
-#: Waiting tasks of one shape (late ones and others apart) that one look reads.
+#: Waiting tasks of one shape (late ones and others apart) that one look reads, beside some from further behind.
 MOST_A_SHAPE = 16
 LEAST_A_SHAPE = 4
 
@@ -68,7 +68,7 @@ class Dispatcher:
             view.refresh(MAX_AGE_S)
             seen, self._seen = self._seen, None
             try:
-                successors = self._successors(seen, node, released)
+                successors, unseen = self._successors(seen, node, released)
                 ended = self._ledger.finish_several(
                     reports,
                     look_since=view.version,
@@ -82,18 +82,22 @@ class Dispatcher:
             if found is None or not ended.followed or not all(node not in ("", "gone") for node in ended.followed):
                 return ended.finishes, found
             # Each went where it was proposed, and the next in line were seen not to fit beside them.
-            if seen is not None and len(successors) < sum(len(shape.tasks) for shape in seen.shapes):
+            if seen is not None and not unseen and len(successors) < sum(len(shape.tasks) for shape in seen.shapes):
                 view.saw_time(found.now)
                 view.apply(found.changes)
                 self._seen, found = found, None
             return ended.finishes, found
 
-    def _successors(self, seen: WaitingSet | None, node: str, released: Sequence[Claim]) -> list[Proposal]:
-        """Whom to place on what is about to be released, of the tasks that were seen last. Assumes all that."""
+    def _successors(
+        self, seen: WaitingSet | None, node: str, released: Sequence[Claim]
+    ) -> tuple[list[Proposal], bool]:
+        """Whom to place on what is about to be released, of the tasks that were seen last, as `_propose`. Assumes all
+        that.
+        """
         view = self._view
         row = view.snapshot.index.get(node)
         if seen is None or row is None:
-            return []
+            return [], False
         for claim in released:
             resources = Resources(claim.cpu_milli, claim.memory_kib, claim.gpu_milli, claim.storage_kib)
             view.assume(with_release(view.snapshot.states[row], resources, claim.devices))
@@ -125,7 +129,7 @@ class Dispatcher:
             if found.total == 0:
                 return 0, False
             requests = self._requests(found)
-            proposals = self._propose(found, requests)
+            proposals, unseen = self._propose(found, requests)
             if not proposals:
                 self._seen = found
                 self._hold_for_starving(found, requests)
@@ -139,7 +143,7 @@ class Dispatcher:
         placed = sum(1 for node in results if node not in ("", "gone"))
         seen = sum(len(shape.tasks) for shape in found.shapes)
         # All that was seen went somewhere and there is more, or somebody was faster and the view knows better now.
-        more = len(proposals) == seen < found.total or placed < len(proposals)
+        more = unseen or len(proposals) == seen < found.total or placed < len(proposals)
         if not more:
             gone = {p.task_id for p in proposals}
             self._seen = found.without(gone)
@@ -158,10 +162,13 @@ class Dispatcher:
                 )  # fmt: skip
         return requests
 
-    def _propose(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> list[Proposal]:
-        """Candidates for the tasks that fit, in dispatch order, each assuming the reservations of those before it."""
+    def _propose(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> tuple[list[Proposal], bool]:
+        """Candidates for the tasks that fit, in dispatch order, each assuming the reservations of those before it; and
+        whether tasks that were not seen may come before others that fit.
+        """
         view = self._view
         shape_of = {task.task_id: shape.shape for shape in found.shapes for task in shape.tasks}
+        further = {task.task_id for shape in found.shapes for task in shape.tasks if task.further}
         placing = self._placing
         slowdown = {shape: placing.slowdown(request) for shape, request in requests.items()}
         waiting = [
@@ -175,7 +182,11 @@ class Dispatcher:
             * placing.tau(task.request, task.deadline - task.waiting_since)
             for task in waiting
         }
-        proposals = []
+        proposals: list[Proposal] = []
+        unseen = False
+        #: Shapes that have a proposal, and those whose proposal comes from further behind.
+        served: set[str] = set()
+        passed: set[str] = set()
         blocked: set[tuple[str, bool]] = set()
         for task in dispatch_order(waiting, best, found.now, weights=view.parameters):
             shape = shape_of[task.task_id]
@@ -189,6 +200,13 @@ class Dispatcher:
             if decision.outcome is not Outcome.PLACE:
                 blocked.add(key)
                 continue
+            if shape in passed or (task.task_id in further and shape in served):
+                blocked.add(key)
+                unseen = True
+                continue
+            served.add(shape)
+            if task.task_id in further:
+                passed.add(shape)
             candidates = tuple(decision.candidate_features())
             proposals.append(
                 Proposal(
@@ -202,7 +220,7 @@ class Dispatcher:
             )
             chosen = view.snapshot.states[view.snapshot.index[candidates[0][0]]]
             view.assume(with_reservation(chosen, task.request.resources))
-        return proposals
+        return proposals, unseen
 
     def _hold_for_starving(self, found: WaitingSet, requests: dict[str, TaskRequest]) -> None:
         """Keep a node for a task that waited too long while smaller ones passed it (backfill with a reservation)."""

@@ -104,6 +104,8 @@ class Ledger:
     def waiting(self, since: int, *, rows: int = LOOK_ROWS, shapes: int = LOOK_SHAPES, each: int = 16) -> WaitingSet:
         """The most urgent waiting tasks: up to `each` with a deadline ahead and `each` oldest of up to `shapes` shapes.
 
+        Of a shape with more whose deadline is ahead, some from further behind too: in a long queue the first may all be
+        so close to their deadlines that none of them can make it.
         Where more shapes wait, half are the most urgent, and the rest are some with a deadline ahead and some by
         chance: every shape has its turn.
         """

@@ -19,6 +19,8 @@ class WaitingTask:
     priority: int
     #: Node kept for it, "" if none.
     hold: str
+    #: Others of its shape, which were not read, have earlier deadlines that are still ahead.
+    further: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +86,6 @@ def _read_shapes(text: str) -> tuple[WaitingShape, ...]:
             shapes.append((fields[0], fields[1], []))
         else:
             task_id, deadline, since, priority, hold = fields
-            shapes[-1][2].append(WaitingTask(task_id, float(deadline), float(since), int(priority), hold))
+            task = WaitingTask(task_id, float(deadline), float(since), int(priority), hold, kind == "F")
+            shapes[-1][2].append(task)
     return tuple(WaitingShape(shape, request, tuple(tasks)) for shape, request, tasks in shapes)

@@ -342,16 +342,18 @@ local function changes(since, limit)
 end
 
 -- The most urgent waiting tasks of each shape, and what changed in the fleet: the server's time, the number of waiting tasks,
--- the shapes as one text (a line `S shape request` and under it a line `T id deadline since priority hold` a task, fields apart
--- by tabs), the changes, and how many tasks have ever been parked. At most `shapes` shapes, and of each `each` tasks with a deadline ahead and `each` oldest.
+-- the shapes as one text (a line `S shape request` and under it a line `T id deadline since priority hold` a task, or `F ...` one
+-- further behind, fields apart by tabs), the changes, and how many tasks have ever been parked. At most `shapes` shapes, and of
+-- each `each` tasks with a deadline ahead, FURTHER spread evenly over those behind them, and `each` oldest.
+local FURTHER = 12
 local function look(since, limit, shapes, each)
   local out, seen, chosen, known = {}, {}, {}, {}
-  local function add(ids)
+  local function add(ids, kind)
     for _, id in ipairs(ids) do
       if not seen[id] then
         seen[id] = true
         local v = redis.call('HMGET', task_key(id), 'deadline', 'since', 'priority', 'hold')
-        out[#out + 1] = 'T\t' .. id .. '\t' .. v[1] .. '\t' .. v[2] .. '\t' .. (v[3] or '0') .. '\t' .. (v[4] or '')
+        out[#out + 1] = kind .. '\t' .. id .. '\t' .. v[1] .. '\t' .. v[2] .. '\t' .. (v[3] or '0') .. '\t' .. (v[4] or '')
       end
     end
   end
@@ -376,8 +378,18 @@ local function look(since, limit, shapes, each)
     local key = P .. 'waiting:shape:' .. shape
     out[#out + 1] = 'S\t' .. shape .. '\t' .. (redis.call('GET', P .. 'waiting:request:' .. shape) or '')
     -- Some of those whose deadline is still ahead, and some of the oldest: late ones must not hide the others.
-    add(redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each))
-    add(redis.call('ZRANGE', key, 0, each - 1))
+    add(redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each), 'T')
+    -- In a long queue the first of them may all be so close to their deadlines that none can make it: some from further behind.
+    local count = redis.call('ZCARD', key)
+    if count > each then
+      local first = redis.call('ZCOUNT', key, '-inf', '(' .. NOW) + each - 1
+      local behind = count - 1 - first
+      for i = 1, math.min(FURTHER, behind) do
+        local at = first + math.floor(i * behind / math.min(FURTHER, behind))
+        add(redis.call('ZRANGE', key, at, at), 'F')
+      end
+    end
+    add(redis.call('ZRANGE', key, 0, each - 1), 'T')
   end
   return {NOW, redis.call('ZCARD', P .. 'waiting'), table.concat(out, '\n'), changes(since, limit),
           tonumber(redis.call('GET', P .. 'waiting:parked') or '0')}

@@ -209,6 +209,21 @@ def test_late_tasks_do_not_hide_those_that_can_still_make_it(lab: Lab) -> None:
     assert lab.ledger.waiting(0).total == 6
 
 
+def test_the_first_of_a_long_queue_do_not_hide_those_behind_them(lab: Lab) -> None:
+    now = lab.now()
+    for i in range(27):
+        lab.place(f"t{i:02}", deadline=now + 50 + i)
+    (shape,) = lab.ledger.waiting(0, each=3).shapes
+    first, behind = shape.tasks[:3], shape.tasks[3:]
+    assert [(task.task_id, task.further) for task in first] == [(f"t{i:02}", False) for i in range(3)]
+    assert all(task.further for task in behind)
+    assert [task.task_id for task in behind] == [f"t{i:02}" for i in range(4, 27, 2)]
+    for each, further in ((26, 1), (27, 0), (50, 0)):
+        (shape,) = lab.ledger.waiting(0, each=each).shapes
+        assert [task.task_id for task in shape.tasks] == [f"t{i:02}" for i in range(27)]
+        assert sum(task.further for task in shape.tasks) == further
+
+
 def test_shapes_that_fit_nowhere_do_not_hide_the_others_for_ever(lab: Lab) -> None:
     now = lab.now()
     for i in range(20):
