@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
@@ -49,7 +49,3 @@ class ReplayParameters:
             speed=table(parameters.speed, 1.0),
             base=np.array([parameters.base.get(kind, 1.0) for kind in TASK_TYPES], dtype=np.float64),
         )
-
-    def with_genes(self, genes: Floats) -> ReplayParameters:
-        """The same tables with other genes, in the order of GENES."""
-        return replace(self, genes=np.ascontiguousarray(genes, dtype=np.float64))

@@ -19,10 +19,7 @@ from cloudai_beat.simulation.errors import TraceRefused
 FloatColumn: TypeAlias = NDArray[np.float64]
 IntColumn: TypeAlias = NDArray[np.int64]
 
-#: Order of the columns of `Trace.demand`.
-DIMENSIONS = ("cpu", "memory", "gpu", "storage")
-
-#: Units of `Trace.demand` in the unit that people read: cores, GiB, devices, GiB.
+#: Units of the columns of `Trace.demand` in the unit that people read: cores, GiB, devices, GiB (of disk).
 PER_UNIT = np.array([MILLI, KIB_PER_GIB, MILLI, KIB_PER_GIB], dtype=np.float64)
 
 _TYPE_INDEX = {str(kind): index for index, kind in enumerate(TASK_TYPES)}
