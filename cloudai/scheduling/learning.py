@@ -21,8 +21,9 @@ ALIKE = 0.1
 LEAST_RATE = 0.25
 #: Completions after which the time that tasks are given may foretell their runtimes.
 SHARE_AFTER = 30
-#: It does so where its relative variance is at most this part of tau's.
-SHARE_VARIANCE = 0.5
+#: It does so where its relative variance is at most this part of tau's: of two that say the same, rounding must not
+#: choose.
+SHARE_VARIANCE = 0.9
 
 
 @dataclass(frozen=True, slots=True)

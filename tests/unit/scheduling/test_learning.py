@@ -110,6 +110,8 @@ HALF = Learned(0.5, variance=0.0025, samples=100)
         (VARIED, HALF, float("inf"), 50.0),
         (VARIED, HALF, -1.0, 50.0),
         (VARIED, Learned(0.5, variance=0.0025, samples=29), 20.0, 50.0),
+        # A little less varied is enough: what foretells better counts.
+        (VARIED, Learned(0.5, variance=0.2, samples=100), 20.0, 10.0),
         # As varied as the runtimes themselves: it says no more than they do.
         (VARIED, Learned(0.5, variance=0.25, samples=100), 20.0, 50.0),
         (Learned(50.0, variance=1.0, samples=100), HALF, 20.0, 50.0),
