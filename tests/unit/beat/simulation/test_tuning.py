@@ -80,7 +80,9 @@ def test_repetitions_are_the_same_jobs_busier_and_in_another_order(earlier: Scen
     for made in (second, third):
         assert (np.diff(made.arrival_s) >= 0).all()
         assert made.arrival_s[0] == 0
-        assert made.arrival_s[-1] == pytest.approx(earlier.arrival_s[-1] / 1.5, rel=0.05)
+        # Half as many again in the same time; single ones, the first and the last among them, may be early or late.
+        middle, was = (np.subtract(*np.percentile(each.arrival_s, [75, 25])) for each in (made, earlier))
+        assert middle == pytest.approx(was / 1.5, rel=0.1)
         allowed = made.deadline_s - made.arrival_s
         assert np.allclose(np.sort(allowed), np.sort(earlier.deadline_s - earlier.arrival_s))
         # Each job has kept what belongs to it.
