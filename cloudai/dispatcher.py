@@ -184,9 +184,8 @@ class Dispatcher:
         }
         proposals: list[Proposal] = []
         unseen = False
-        #: Shapes that have a proposal, and those whose proposal comes from further behind.
-        served: set[str] = set()
-        passed: set[str] = set()
+        #: Shapes that have a proposal, and whether it comes from further behind.
+        served: dict[str, bool] = {}
         blocked: set[tuple[str, bool]] = set()
         for task in dispatch_order(waiting, best, found.now, weights=view.parameters):
             shape = shape_of[task.task_id]
@@ -200,13 +199,12 @@ class Dispatcher:
             if decision.outcome is not Outcome.PLACE:
                 blocked.add(key)
                 continue
-            if shape in passed or (task.task_id in further and shape in served):
+            from_behind = task.task_id in further
+            if shape in served and (from_behind or served[shape]):
                 blocked.add(key)
                 unseen = True
                 continue
-            served.add(shape)
-            if task.task_id in further:
-                passed.add(shape)
+            served[shape] = from_behind
             candidates = tuple(decision.candidate_features())
             proposals.append(
                 Proposal(

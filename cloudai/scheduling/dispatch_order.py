@@ -103,17 +103,17 @@ def dispatch_order(
     in_time: list[_Ranked] = []
     late: list[_Ranked] = []
     aged: list[Waiting] = []
-    w = weights
     for task in waiting:
         runtime, deadline = runtimes.get(task.task_id, 0.0), task.deadline
-        is_late = not can_make_it(now, runtime, deadline, w.order_margin)
+        is_late = not can_make_it(now, runtime, deadline, weights.order_margin)
         waited, window = now - task.waiting_since, deadline - task.waiting_since
         if is_late and waited_too_long(waited, window, aged_after_s):
             aged.append(task)
             continue
         key = urgency(
-            now, runtime, deadline, is_late, w.order_runtime, w.order_lateness, w.order_caution, w.order_safety
-        )
+            now, runtime, deadline, is_late, weights.order_runtime, weights.order_lateness, weights.order_caution,
+            weights.order_safety,
+        )  # fmt: skip
         (late if is_late else in_time).append(_ranked(key, task))
     in_time.sort()
     late.sort()
