@@ -45,6 +45,16 @@ def _read_request(text: str) -> TaskRequest:
         raise InvalidRequest("request", text, "JSON") from error
 
 
+def _waiting(found: WaitingSet, requests: dict[str, TaskRequest]) -> list[Waiting]:
+    """The tasks of the shapes whose request is known, as the dispatch order takes them."""
+    return [
+        Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
+        for shape in found.shapes
+        if shape.shape in requests
+        for task in shape.tasks
+    ]
+
+
 class Dispatcher:
     """Places waiting tasks over this process's view of the fleet."""
 
@@ -171,12 +181,7 @@ class Dispatcher:
         further = {task.task_id for shape in found.shapes for task in shape.tasks if task.further}
         placing = self._placing
         slowdown = {shape: placing.slowdown(request) for shape, request in requests.items()}
-        waiting = [
-            Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
-            for shape in found.shapes
-            if shape.shape in requests
-            for task in shape.tasks
-        ]
+        waiting = _waiting(found, requests)
         best = {
             task.task_id: slowdown[shape_of[task.task_id]]
             * placing.tau(task.request, task.deadline - task.waiting_since)
@@ -225,13 +230,8 @@ class Dispatcher:
         held = set(self._view.snapshot.held.values())
         if len(held) >= most_kept(len(self._view.snapshot)):
             return
-        waiting = [
-            Waiting(task.task_id, requests[shape.shape], task.deadline, task.since, task.priority)
-            for shape in found.shapes
-            if shape.shape in requests
-            for task in shape.tasks
-            if not task.hold and task.task_id not in held
-        ]
+        held |= {task.task_id for shape in found.shapes for task in shape.tasks if task.hold}
+        waiting = _waiting(found.without(held), requests)
         for task in starving(waiting, found.now, self._starvation_after_s):
             node = self._node_to_hold(task.request)
             if node is not None and self._ledger.hold(task.task_id, node):

@@ -106,8 +106,7 @@ def dispatch_order(
     for task in waiting:
         runtime, deadline = runtimes.get(task.task_id, 0.0), task.deadline
         is_late = not can_make_it(now, runtime, deadline, weights.order_margin)
-        waited, window = now - task.waiting_since, deadline - task.waiting_since
-        if is_late and waited_too_long(waited, window, aged_after_s):
+        if is_late and waited_too_long(now - task.waiting_since, deadline - task.waiting_since, aged_after_s):
             aged.append(task)
             continue
         key = urgency(

@@ -13,22 +13,9 @@ import pytest
 
 from cloudai import CloudAI, run_container
 from cloudai.errors import ClusterFull, InvalidRequest, Unplaceable
-from cloudai.settings import LimitSettings, RedisSettings, Settings
-from cloudai.state.fleet import NodeCapacity
+from cloudai.settings import RedisSettings, Settings
 
-
-def make_app(redis_url: str, **limits: int) -> CloudAI:
-    settings = Settings.load(redis=RedisSettings(url=redis_url), limits=LimitSettings(**limits))
-    app = CloudAI("bulk", settings=settings, broker=redis_url, set_as_current=False)
-    app.conf.task_ignore_result = True
-    return app
-
-
-def end(app: CloudAI) -> None:
-    """Close every connection that the application has opened."""
-    app.deployment.client.close()
-    app.pool.force_close_all()
-    app.close()
+from .without_workers import end, join, make_app
 
 
 @pytest.fixture
@@ -36,13 +23,6 @@ def app(redis_url: str) -> Iterator[CloudAI]:
     made = make_app(redis_url)
     yield made
     end(made)
-
-
-def join(app: CloudAI, name: str, cpu: int = 100_000, slots: int = 10_000) -> None:
-    app.deployment.fleet.register(
-        name, "1", NodeCapacity(cpu, 1 << 30, 0, 0, slots), labels={}, timeout_s=600, lease_s=6000, pressure=0.0,
-        max_attempts=3, finished_ttl_s=60, shown={},
-    )  # fmt: skip
 
 
 def add(app: CloudAI):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cloudai import CloudAI
-from cloudai.settings import RedisSettings, Settings
-from cloudai.state.fleet import NodeCapacity
+
+from .without_workers import end, join, make_app
 
 #: What each of the tasks is expected to run, s.
 TAU_S = 100.0
@@ -18,14 +18,10 @@ TAU_S = 100.0
 
 @pytest.fixture
 def app(redis_url: str) -> Iterator[CloudAI]:
-    settings = Settings.load(redis=RedisSettings(url=redis_url))
-    made = CloudAI("dispatching", settings=settings, broker=redis_url, set_as_current=False)
-    made.conf.task_ignore_result = True
+    made = make_app(redis_url)
     made.deployment.tau.set("cpu-light", TAU_S)
     yield made
-    made.deployment.client.close()
-    made.pool.force_close_all()
-    made.close()
+    end(made)
 
 
 @pytest.fixture
@@ -41,13 +37,6 @@ def submit(work: Any, *deadlines_s: float) -> list[str]:
     return [work.apply_async(deadline=timedelta(seconds=seconds)).id for seconds in deadlines_s]
 
 
-def join(app: CloudAI, slots: int) -> None:
-    app.deployment.fleet.register(
-        "n1", "1", NodeCapacity(1_000_000, 1 << 30, 0, 0, slots), labels={}, timeout_s=600, lease_s=6000, pressure=0.0,
-        max_attempts=3, finished_ttl_s=60, shown={},
-    )  # fmt: skip
-
-
 def placed(app: CloudAI, tasks: list[str]) -> list[str]:
     return [task_id for task_id in tasks if app.deployment.ledger.entry(task_id)["state"] == "placed"]
 
@@ -55,7 +44,7 @@ def placed(app: CloudAI, tasks: list[str]) -> list[str]:
 def test_those_who_cannot_make_it_do_not_hide_those_behind_them_who_can(app: CloudAI, work: Any) -> None:
     hopeless = submit(work, *range(20, 60))
     others = submit(work, *range(1000, 1040))
-    join(app, slots=3)
+    join(app, "n1", slots=3)
     assert app.deployment.dispatcher.run() == 3
     assert placed(app, hopeless) == []
     assert len(placed(app, others)) == 3
@@ -63,7 +52,7 @@ def test_those_who_cannot_make_it_do_not_hide_those_behind_them_who_can(app: Clo
 
 def test_a_long_queue_is_served_by_deadline(app: CloudAI, work: Any) -> None:
     tasks = submit(work, *range(1000, 1060))
-    join(app, slots=25)
+    join(app, "n1", slots=25)
     assert app.deployment.dispatcher.run() == 25
     assert placed(app, tasks) == tasks[:25]
 
@@ -71,7 +60,7 @@ def test_a_long_queue_is_served_by_deadline(app: CloudAI, work: Any) -> None:
 def test_who_cannot_make_it_has_what_nobody_else_needs(app: CloudAI, work: Any) -> None:
     hopeless = submit(work, *range(20, 60))
     others = submit(work, *range(1000, 1010))
-    join(app, slots=30)
+    join(app, "n1", slots=30)
     assert app.deployment.dispatcher.run() == 30
     assert placed(app, others) == others
     assert placed(app, hopeless) == hopeless[:20]

@@ -30,9 +30,11 @@ TUNED_ON = 0.5
 _LEAST_JOBS = 50
 #: Jobs that are searched on at most, of the end of the earlier part: more make it slower and hardly better.
 _MOST_JOBS = 12_000
-#: Stretches that are searched, as shares of those jobs: where one begins and ends, how often it is replayed for one
-#: candidate, and what its genome weighs in the mean.
-_STRETCHES = ((0.0, 1.0, 2, 0.5), (0.0, 0.5, 2, 0.25), (0.5, 1.0, 2, 0.25))
+#: Stretches that are searched, as shares of those jobs: where one begins and ends, and what its genome weighs in the
+#: mean.
+_STRETCHES = ((0.0, 1.0, 0.5), (0.0, 0.5, 0.25), (0.5, 1.0, 0.25))
+#: How often a stretch is replayed for one candidate: as it was, and busier.
+_REPETITIONS = 2
 
 _SETTINGS = GASettings(population=24, generations=8)
 #: Genes that nothing depends on here: nodes are never overloaded, and there is no table of penalties.
@@ -60,8 +62,8 @@ def tuned(earlier: Scenario, given: GAParams, seed: int) -> GAParams:
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         stretches = [
-            _Stretch(_between(seen.scenario, begin, end), repetitions, seed + at, pool)
-            for at, (begin, end, repetitions, _) in enumerate(_STRETCHES)
+            _Stretch(_between(seen.scenario, begin, end), seed + at, pool)
+            for at, (begin, end, _) in enumerate(_STRETCHES)
         ]
         found = [stretch.search(space, candidate, seed + at) for at, stretch in enumerate(stretches)]
         given_genes = candidate(space.start)
@@ -80,8 +82,8 @@ def _between(scenario: Scenario, begin: float, end: float) -> Scenario:
 class _Stretch:
     """Some of what was seen, with its repetitions."""
 
-    def __init__(self, scenario: Scenario, repetitions: int, seed: int, pool: ThreadPoolExecutor) -> None:
-        self._worlds = [Replayable(made) for made in repeated(scenario, repetitions, seed)]
+    def __init__(self, scenario: Scenario, seed: int, pool: ThreadPoolExecutor) -> None:
+        self._worlds = [Replayable(made) for made in repeated(scenario, _REPETITIONS, seed)]
         for world in self._worlds:
             # Made here once, not in two threads at the same time.
             _ = world.workload.shapes, world.fleet, world.environment

@@ -341,11 +341,13 @@ local function changes(since, limit)
   return table.concat(rows, '\n')
 end
 
+-- Tasks of one shape that a look reads from behind its most urgent ones.
+local FURTHER = 12
+
 -- The most urgent waiting tasks of each shape, and what changed in the fleet: the server's time, the number of waiting tasks,
 -- the shapes as one text (a line `S shape request` and under it a line `T id deadline since priority hold` a task, or `F ...` one
 -- further behind, fields apart by tabs), the changes, and how many tasks have ever been parked. At most `shapes` shapes, and of
 -- each `each` tasks with a deadline ahead, FURTHER spread evenly over those behind them, and `each` oldest.
-local FURTHER = 12
 local function look(since, limit, shapes, each)
   local out, seen, chosen, known = {}, {}, {}, {}
   local function add(ids, kind)
@@ -378,14 +380,15 @@ local function look(since, limit, shapes, each)
     local key = P .. 'waiting:shape:' .. shape
     out[#out + 1] = 'S\t' .. shape .. '\t' .. (redis.call('GET', P .. 'waiting:request:' .. shape) or '')
     -- Some of those whose deadline is still ahead, and some of the oldest: late ones must not hide the others.
-    add(redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each), 'T')
+    local first = redis.call('ZRANGE', key, now, '+inf', 'BYSCORE', 'LIMIT', 0, each)
+    add(first, 'T')
     -- In a long queue the first of them may all be so close to their deadlines that none can make it: some from further behind.
-    local count = redis.call('ZCARD', key)
-    if count > each then
-      local first = redis.call('ZCOUNT', key, '-inf', '(' .. NOW) + each - 1
-      local behind = count - 1 - first
-      for i = 1, math.min(FURTHER, behind) do
-        local at = first + math.floor(i * behind / math.min(FURTHER, behind))
+    if #first == each then
+      local last = redis.call('ZRANK', key, first[each])
+      local behind = redis.call('ZCARD', key) - 1 - last
+      local picks = math.min(FURTHER, behind)
+      for i = 1, picks do
+        local at = last + math.floor(i * behind / picks)
         add(redis.call('ZRANGE', key, at, at), 'F')
       end
     end
