@@ -177,8 +177,10 @@ def a_group_of_groups(seen: Seen) -> Any:
 
 
 def a_chain(seen: Seen) -> Any:
+    """Each link is waited for: Celery sends the next one before it stores the result of the last."""
     result = chain(seen["add"].s(1, 2), seen["add"].s(10), seen["add"].si(5, 5), seen["add"].s(y=1)).apply_async()
-    return result.get(timeout=PATIENCE_S), result.parent.result, result.parent.parent.result
+    value = result.get(timeout=PATIENCE_S)
+    return value, seen.end(result.parent), seen.end(result.parent.parent), seen.end(result.parent.parent.parent)
 
 
 def a_chain_that_breaks(seen: Seen) -> Any:
