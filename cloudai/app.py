@@ -29,6 +29,7 @@ from cloudai.router import RTSRouter
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.requests import RequestDefaults, TaskRequest, parse_request
 from cloudai.settings import ConfigurationError, Settings
+from cloudai.settings.celery_program import mistakes_told_plainly
 from cloudai.state.connection import is_sentinel
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class CloudAI(Celery):
         self.user_options["worker"].add(_node_option())
 
     @cached_property
+    @mistakes_told_plainly()
     def deployment(self) -> Deployment:
         """State and scheduling of this application. ConfigurationError when the broker is not Redis."""
         url = self.conf.broker_write_url or self.conf.broker_url

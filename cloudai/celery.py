@@ -4,7 +4,5 @@ from __future__ import annotations
 
 import cloudai.container_task  # noqa: F401 - registers the task
 from cloudai.app import CloudAI
-from cloudai.ready_made import wrong_settings_told_plainly
 
-with wrong_settings_told_plainly():
-    app = CloudAI("cloudai", node_by_default=True)
+app = CloudAI("cloudai", node_by_default=True)

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 from cloudai.deployment import Deployment
 from cloudai.embedded import EmbeddedValkey
-from cloudai.local_nodes import DEFAULT_NODES, LocalNode
+from cloudai.local_nodes import DEFAULT_NODES, LocalNode, RunnerChoice
 from cloudai.local_services import LocalServices, RunningServices
 from cloudai.node_process import NodeProcess
 from cloudai.scheduling.errors import CloudAIError
@@ -82,7 +82,7 @@ class LocalCluster:
         folder: Path | str,
         nodes: Sequence[LocalNode] = DEFAULT_NODES,
         *,
-        runner: Literal["auto", "docker", "process"] = "auto",
+        runner: RunnerChoice = "auto",
         overrides: SettingsOverrides | None = None,
         redis_url: str | None = None,
         port: int = 0,

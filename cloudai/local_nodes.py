@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -16,6 +16,9 @@ from cloudai.settings.sections import NodeSettings
 
 #: Host part of the nodes' names. Celery names a worker name@host, and these are no hosts of their own.
 HOST = "local"
+
+#: What runs their container jobs; auto: Docker where an engine answers, else local processes.
+RunnerChoice = Literal["auto", "docker", "process"]
 
 _KEYS = ("name", "cpu", "memory", "gpus", "storage", "slots", "labels")
 _REQUIRED = ("name", "cpu", "memory")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -36,17 +36,24 @@ _FEATURES = {"cpu": "theta1", "memory": "theta2", "gpu": "theta3", "load": "thet
 
 
 class StateCollector(Collector):
-    """Reads one deployment at each scrape. While Redis is away, cloudai_up is 0 and stands alone."""
+    """Reads one deployment at each scrape. While Redis is away, cloudai_up is 0 and stands alone.
 
-    def __init__(self, deployment: Deployment) -> None:
+    Args:
+        deployment: which one.
+        unavailable: is told why the state could not be read; without it that is logged.
+
+    """
+
+    def __init__(self, deployment: Deployment, unavailable: Callable[[RedisError], None] | None = None) -> None:
         self._deployment = deployment
+        self._unavailable = unavailable or _log_unavailable
 
     def collect(self) -> Iterator[Family]:
         """All families."""
         try:
             families = [*self._read()]
         except RedisError as error:
-            logger.warning("metrics-unavailable: Redis does not answer (%s)", error)
+            self._unavailable(error)
             yield _gauge(metrics.UP, 0.0)
             return
         yield _gauge(metrics.UP, 1.0)
@@ -131,6 +138,10 @@ class StateCollector(Collector):
         yield _gauge(metrics.EVENTS_UNRECORDED, progress.waiting)
         yield _family(metrics.EVENTS_RECORDED, {(): progress.recorded})
         yield _family(metrics.EVENTS_LOST, {(): progress.lost})
+
+
+def _log_unavailable(error: RedisError) -> None:
+    logger.warning("metrics-unavailable: Redis does not answer (%s)", error)
 
 
 def _decisions(totals: Mapping[str, int], by_node: Mapping[str, Mapping[str, int]]) -> Iterator[Family]:

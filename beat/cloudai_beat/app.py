@@ -6,7 +6,6 @@ It needs no code of a project: Redis, MongoDB and the namespace come from the se
 from __future__ import annotations
 
 from cloudai.app import CloudAI
-from cloudai.ready_made import wrong_settings_told_plainly
 from cloudai.settings import Settings
 from cloudai_beat.control import Control, add_control
 
@@ -32,5 +31,4 @@ def build(settings: Settings | None = None) -> tuple[CloudAI, Control]:
     return app, control
 
 
-with wrong_settings_told_plainly():
-    app, control = build()
+app, control = build()

@@ -83,9 +83,14 @@ def _load(ctx: click.Context) -> CloudAI:
 def _by_path(path: str) -> Any:
     from celery.app.utils import find_app
 
+    from cloudai.settings import ConfigurationError
+
     try:
         return find_app(path)
     except (ImportError, AttributeError, ValueError) as error:
+        # kombu's importer wraps a ValueError, as one about a setting is.
+        if isinstance(error.__context__, ConfigurationError):
+            raise error.__context__ from None
         allowed = f"MODULE or MODULE:NAME of an application that can be imported here ({error})"
         raise InvalidRequest("app", path, allowed) from error
 

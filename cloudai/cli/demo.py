@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import click
 from rich.console import Console
 
 from cloudai.cli.output import console, json_option, print_json
+from cloudai.cli.runner_option import runner_option
 from cloudai.demo.run import FEWEST_JOBS, JOBS, DemoOptions, run_demo
 from cloudai.demo.show import DemoShow, show_summary
+from cloudai.local_nodes import RunnerChoice
 
 
 @click.command()
@@ -22,18 +24,12 @@ from cloudai.demo.show import DemoShow, show_summary
     show_default=True,
     help="Jobs of both waves together.",
 )
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "docker", "process"]),
-    default="auto",
-    show_default=True,
-    help="auto: Docker where an engine answers, else local processes.",
-)
+@runner_option
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the jobs' order and contents.")
 @json_option
 @click.pass_context
 def demo(
-    ctx: click.Context, jobs: int, runner: Literal["auto", "docker", "process"], seed: int, as_json: bool
+    ctx: click.Context, jobs: int, runner: RunnerChoice, seed: int, as_json: bool
 ) -> None:
     """Run jobs of all six types in two waves on three unequal nodes, and judge what happened.
 

@@ -8,14 +8,14 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from cloudai.cli.output import json_option, print_table
+from cloudai.cli.runner_option import runner_option
 from cloudai.demo.run import runner_line
 from cloudai.local_cluster import STOP_TIMEOUT_S, LocalCluster
-from cloudai.local_nodes import LocalNode, default_nodes, read_nodes
+from cloudai.local_nodes import LocalNode, RunnerChoice, default_nodes, read_nodes
 from cloudai.local_services import CONTROL, FLOWER, LocalServices
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.settings.sources import state_folder
@@ -40,13 +40,7 @@ _LOOK_EVERY_S = 1.0
     help="How many nodes (small, medium, large in turn), or a TOML or JSON file that lists them: name, cpu, "
     "memory, gpus, storage, slots, labels.",
 )
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "docker", "process"]),
-    default="auto",
-    show_default=True,
-    help="auto: Docker where an engine answers, else local processes.",
-)
+@runner_option
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -81,7 +75,7 @@ _LOOK_EVERY_S = 1.0
 def up(
     ctx: click.Context,
     nodes: str,
-    runner: Literal["auto", "docker", "process"],
+    runner: RunnerChoice,
     folder: Path | None,
     port: int,
     control: bool,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from cloudai.app import CloudAI
 from cloudai.demo.image import REPOSITORY, ensure_image
@@ -18,7 +18,7 @@ from cloudai.demo.learning import PACE, Learned, learn, pace_of
 from cloudai.demo.observer import Counts, JobTrace, Observer
 from cloudai.demo.report import DemoReport, JobEvidence, judge
 from cloudai.local_cluster import LocalCluster, LocalClusterError
-from cloudai.local_nodes import DEFAULT_NODES, LocalNode
+from cloudai.local_nodes import DEFAULT_NODES, LocalNode, RunnerChoice
 from cloudai.local_services import CONTROL, LocalServices
 from cloudai.names import CONTAINER_TASK
 from cloudai.scheduling.decision import read_record
@@ -63,7 +63,7 @@ class DemoOptions:
 
     jobs: int = JOBS
     nodes: Sequence[LocalNode] = NODES
-    runner: Literal["auto", "docker", "process"] = "auto"
+    runner: RunnerChoice = "auto"
     #: Of the order and the contents of the jobs.
     seed: int = 1
     #: Seconds from the first submission after which what has not ended counts as lost.

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from cloudai.settings.celery_program import mistakes_told_plainly
 from cloudai.settings.errors import ConfigurationError
 from cloudai.settings.problems import Layer, describe, refuse_single_underscores
 from cloudai.settings.sections import (
@@ -35,6 +36,7 @@ class Settings(BaseModel):
     optimiser: OptimiserSettings = OptimiserSettings()
 
     @classmethod
+    @mistakes_told_plainly()
     def load(cls, **overrides: Mapping[str, Any]) -> Self:
         """Read the settings, `overrides` first: `Settings.load(redis={"url": "redis://..."})`.
 
@@ -42,7 +44,7 @@ class Settings(BaseModel):
 
         Raises:
             ConfigurationError: a line for every problem: where it was set, its key, what was given and what
-                is allowed.
+                is allowed. Under Celery's program it is printed, and the program ends.
         """
         refuse_single_underscores(cls, os.environ)
         layers = [Layer("argument", overrides), Layer("environment", read_environment(os.environ))]

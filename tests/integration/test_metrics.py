@@ -226,10 +226,20 @@ def test_a_port_that_is_taken_is_said(command, scrape, valkey_server):
     assert "--port" in done.output
 
 
-def test_without_redis_only_that_is_told():
-    settings = Settings.load(redis={"url": "redis://127.0.0.1:1/0"})
+def test_without_redis_only_that_is_told_and_the_exit_code_says_so():
+    settings = Settings.load(redis={"url": "redis://:secret@127.0.0.1:1/0"})
     app = CloudAI("commands", settings=settings, set_as_current=False)
+    told = "redis://:***@127.0.0.1:1/0 does not answer"
     done = CliRunner().invoke(cloudai, ["metrics", "--json"], obj=SimpleNamespace(app=app))
-    (only,) = json.loads(done.output)["metrics"]
+    report = json.loads(done.stdout)
+    (only,) = report["metrics"]
     assert (only["name"], only["value"]) == ("cloudai_up", 0.0)
+    assert told in report["error"]
+    assert (done.exit_code, done.stderr) == (1, "")
+    done = CliRunner().invoke(cloudai, ["metrics", "--once"], obj=SimpleNamespace(app=app))
+    assert [line for line in done.stdout.splitlines() if not line.startswith("#")] == ["cloudai_up 0.0"]
+    assert done.stderr.startswith("Error: Redis at ")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.exit_code == 1
     app.close()

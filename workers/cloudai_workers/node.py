@@ -65,7 +65,7 @@ class Node:
         self.incarnation = secrets.token_hex(8)
         #: Of the worker's own process; children of its pool see another one.
         self.pid = os.getpid()
-        self.work_dir = Path(self.settings.work_dir or click.get_app_dir("cloudai")) / name.replace("/", "_")
+        self.work_dir = Path(self.settings.work_dir or click.get_app_dir("cloudai")) / name
         # Made before the pool forks its children.
         self.hearing = Hearing(self.settings.heartbeat_timeout_s)
         self._overload = OverloadClock()

@@ -9,6 +9,8 @@ What only a node needs is imported only by a node: the control process does with
 from __future__ import annotations
 
 import logging
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,11 +20,17 @@ from celery.utils.nodenames import gethostname, nodename
 from celery.worker import state as worker_state
 
 from cloudai.names import PLACE_QUEUE, node_queue
+from cloudai.settings import ConfigurationError
+from cloudai.settings.celery_program import mistakes_told_plainly
 
 if TYPE_CHECKING:
     from cloudai_workers.node import Node
 
 logger = logging.getLogger(__name__)
+
+_NODE_NAME = re.compile(r"[\w.@-]+")
+#: Bytes: what a folder's name may have.
+_LONGEST_NAME = 255
 
 
 class NodeWorker(Worker):
@@ -55,8 +63,11 @@ class NodeWorker(Worker):
             signals.worker_shutting_down.connect(self._announced, weak=False)
         super().setup_defaults(*args, pool=pool, **kwargs)
 
+    @mistakes_told_plainly()
     def _become_node(self) -> None:
-        """Raises ModuleNotFoundError, which says what to install, without the extra `worker`."""
+        """Raises ModuleNotFoundError, which says what to install, without the extra `worker`; ConfigurationError on a
+        name that no node can have.
+        """
         try:
             from cloudai_workers import log_command  # noqa: F401 - registers the control command
             from cloudai_workers.node import Node
@@ -66,7 +77,7 @@ class NodeWorker(Worker):
                 f"a node needs {missing.name}, which is not installed: pip install 'cloudai[worker]' brings it",
                 name=missing.name,
             ) from missing
-        self.node = Node(self.app, self.hostname)
+        self.node = Node(self.app, _checked_name(self.hostname))
         self.app.steps["worker"].add(NodeStep)
 
     def _announced(self, **_: Any) -> None:
@@ -98,6 +109,23 @@ class NodeWorker(Worker):
             super()._shutdown(warm=warm)
         finally:
             self.node.leave(warm=warm and not worker_state.should_terminate)
+
+
+def _checked_name(name: str) -> str:
+    """A full name, as Celery has made it up (name@host, %h and its like replaced), that a node can have.
+
+    Celery allows any text. A node's name is part of Redis keys, rows of text, folders, and labels of containers and
+    metrics.
+
+    Raises:
+        ConfigurationError: it has a character that may not be there, or is too long.
+    """
+    if _NODE_NAME.fullmatch(name) and len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    raise ConfigurationError(
+        f"-n (the node's name): given {name[:_LONGEST_NAME]!r}, allowed: letters and digits of any script, '.', '_', "
+        f"'-' and '@', at most {_LONGEST_NAME} bytes with its host"
+    )
 
 
 def _was_chosen(option: str) -> bool:
