@@ -24,6 +24,7 @@ from cloudai.errors import ClusterFull
 from cloudai.message_form import FORM_OPTIONS, Call, MessageForm
 from cloudai.scheduling.decision import Decision
 from cloudai.scheduling.errors import InvalidRequest, Unplaceable
+from cloudai.scheduling.feasibility import NO_REASON, lasting_code
 from cloudai.scheduling.formula import reserved_share
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.requests import Resources, TaskRequest
@@ -167,7 +168,7 @@ class _Submitter:
             if decision.exploratory and not offers:
                 chosen = 0
             offers.append([ranked[chosen], *(other for i, other in enumerate(ranked) if i != chosen)])
-            if _fits(states[chosen], request.resources):
+            if lasting_code(request, states[chosen]) == NO_REASON:
                 states[chosen] = with_reservation(states[chosen], request.resources)
                 scores[chosen] += weight * _share(states[chosen], request.resources)
             else:
@@ -266,16 +267,6 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
-
-
-def _fits(state: NodeState, resources: Resources) -> bool:
-    return (
-        state.cpu_available >= resources.cpu_milli
-        and state.memory_available >= resources.memory_kib
-        and state.storage_available >= resources.storage_kib
-        and state.slots_available >= 1
-        and state.fits_gpu(resources.gpu_milli)
-    )
 
 
 def _share(state: NodeState, resources: Resources) -> float:

@@ -271,6 +271,7 @@ class DockerRunner:
         """Kill and remove a container; see `Runner.kill`."""
         name = job_name(task_id, attempt)
         group = None
+        # Not Engine.remove: whose removal it is decides here (folders go with ours only, and False is not there).
         try:
             group, artefacts = group_of(self._engine, name), first_name(self._engine, name)
             self._engine.client.remove_container(name, force=True, v=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import requests
-from docker.errors import APIError, DockerException
+import urllib3
+from docker.errors import APIError, DockerException, StreamParseError
 
 from cloudai.containers.errors import (
     CommandNotFound,
@@ -13,8 +14,15 @@ from cloudai.containers.errors import (
     PullDenied,
 )
 
-#: What an engine away, restarting or hanging looks like through the SDK.
-ENGINE_AWAY = (requests.exceptions.RequestException, DockerException, OSError)
+#: What an engine away, restarting or hanging looks like through the SDK: also in the middle of an answer that it sends
+#: in pieces, where the SDK passes on what urllib3 raises, or fails to read a piece.
+ENGINE_AWAY = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    StreamParseError,
+    DockerException,
+    OSError,
+)
 
 _NOT_STARTABLE = (
     "executable file not found",
@@ -65,7 +73,10 @@ def create_failure(error: APIError) -> ContainerError:
 
 
 def pull_failure(image: str, words: str, status: int | None) -> ContainerError:
-    """The failure that a failed pull means. Some registries say "denied" for what does not exist."""
+    """The failure that an engine's report of a failed pull means. Some registries say "denied" for what does not exist.
+
+    A connection that broke between the node and its engine is none: it says nothing of the registry.
+    """
     low = words.lower()
     detail = f"{image}: {words}"
     if status in (401, 403) or "denied" in low or "unauthorized" in low or "authentication required" in low:

@@ -8,9 +8,8 @@ from typing import Any
 from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
-from cloudai.containers.errors import ContainerError
 from cloudai_workers.runners.base import StopHandle
-from cloudai_workers.runners.engine_errors import ENGINE_AWAY, explanation, pull_failure
+from cloudai_workers.runners.engine_errors import explanation, pull_failure
 
 
 def pull_image(client: Any, image: str, control: StopHandle) -> bool:
@@ -19,11 +18,12 @@ def pull_image(client: Any, image: str, control: StopHandle) -> bool:
     Returns False when the job was stopped meanwhile; the transfer is then given up.
 
     Raises:
-        ImageNotFound, PullDenied, EngineUnavailable: as the registry or the engine answered.
+        ImageNotFound, PullDenied, EngineUnavailable: as the engine told of the registry.
+        docker.errors.DockerException and what else ENGINE_AWAY lists: the engine itself went away.
 
     """
     over = threading.Event()
-    failures: list[ContainerError] = []
+    failures: list[Exception] = []
 
     def transfer() -> None:
         # Without a tag the engine would fetch every tag there is.
@@ -36,8 +36,8 @@ def pull_image(client: Any, image: str, control: StopHandle) -> bool:
                     break  # closing the stream makes the engine give up
         except APIError as error:
             failures.append(pull_failure(image, explanation(error), error.status_code))
-        except ENGINE_AWAY as error:
-            failures.append(pull_failure(image, explanation(error), None))
+        except Exception as error:  # what it means is for the job's own thread to say; here it would be lost
+            failures.append(error)
         finally:
             over.set()
 
