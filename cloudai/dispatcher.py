@@ -18,7 +18,7 @@ from cloudai.placing import Placing
 from cloudai.scheduling.decision import Outcome
 from cloudai.scheduling.dispatch_order import Waiting, dispatch_order, most_kept, starving
 from cloudai.scheduling.errors import InvalidRequest
-from cloudai.scheduling.feasibility import could_ever_hold
+from cloudai.scheduling.feasibility import could_ever_hold, matching
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.reservation import with_release, with_reservation
 from cloudai.scheduling.resources import Resources
@@ -246,7 +246,7 @@ class Dispatcher:
         CPU.
         """
         snapshot = self._view.snapshot
-        able = could_ever_hold(request, snapshot)
+        able = could_ever_hold(request, snapshot) & matching(request, snapshot)
         best: tuple[float, str] | None = None
         for row, name in enumerate(snapshot.names):
             if able[row] and snapshot.accepting[row] and name not in snapshot.held:

@@ -159,7 +159,7 @@ class FleetView:
             for row in rows:
                 fixed = self._fixed.get(row[0])
                 # A node that was forgotten between the two reads, or is being registered anew: the next change tells.
-                if fixed is not None and row[2] == fixed.incarnation:
+                if fixed is not None and row[2] == fixed.announced:
                     states.append(read_row(row, fixed))
             self.snapshot.apply(states)
             self.version = max(self.version, int(rows[-1][1]))
@@ -183,4 +183,4 @@ class FleetView:
 
     def _is_unknown(self, row: Sequence[str]) -> bool:
         fixed = self._fixed.get(row[0])
-        return fixed is None or fixed.incarnation != row[2]
+        return fixed is None or fixed.announced != row[2]

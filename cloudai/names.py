@@ -18,7 +18,8 @@ HEADER = "cloudai"
 CONTAINER_TASK = "cloudai.run_container"
 
 #: Label that every node announces: "yes" where it runs container jobs, "no" where it cannot (a prefork pool) or its
-#: operator does not want them. Container jobs ask for it.
+#: operator does not want them, scheduling.nodes.UNAVAILABLE while its engine does not answer. Container jobs ask for
+#: it.
 CONTAINERS_LABEL = "containers"
 
 #: Version of the state's layout, in Redis and in the header. A reader accepts its own and the one before.

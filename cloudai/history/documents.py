@@ -250,10 +250,20 @@ def _registered(changes: Changes, fields: Mapping[str, str], at: float, stamp: M
             "gpu": int(fields["gpu"]),
             "storage": int(fields["storage"]) / KIB_PER_GIB,
             "slots": int(fields["slots"]),
-            # As a list: a label's name may hold what a field's name may not.
-            "labels": [{"name": name, "value": value} for name, value in json.loads(fields["labels"]).items()],
+            "labels": _labels(fields),
             **stamp,
         },
+    )
+
+
+def _labels(fields: Mapping[str, str]) -> list[dict[str, str]]:
+    # As a list: a label's name may hold what a field's name may not.
+    return [{"name": name, "value": value} for name, value in json.loads(fields["labels"]).items()]
+
+
+def _announced(changes: Changes, fields: Mapping[str, str], at: float, stamp: Mapping[str, Any]) -> None:
+    changes.set(
+        WORKER_REGISTRY, fields["node"], {"worker_id": fields["node"], "labels": _labels(fields), **stamp}
     )
 
 
@@ -292,6 +302,7 @@ _WRITERS = {
     "finished": _finished,
     "tau": _tau,
     "registered": _registered,
+    "announced": _announced,
     "returned": _node_state,
     **dict.fromkeys(NODE_STATES, _node_state),
     "parameters": _parameters,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudai.scheduling.formula import gpu_fits
-from cloudai.scheduling.nodes import NodeState
+from cloudai.scheduling.nodes import UNAVAILABLE, NodeState
 from cloudai.scheduling.requests import TaskRequest
 from cloudai.scheduling.snapshot import BoolArray, FleetSnapshot, FloatArray
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
@@ -103,8 +103,8 @@ def explain_node(
 
 
 def could_ever_hold(task: TaskRequest, snapshot: FleetSnapshot) -> BoolArray:
-    """Which nodes could take the task with nothing else on them: capacity, labels, target; bool of shape
-    (n,).
+    """Which nodes could take the task with nothing else on them and their engines there: capacity, labels, target; bool
+    of shape (n,).
     """
     amounts = task.resources
     mask: BoolArray = snapshot.cpu_capacity >= amounts.cpu
@@ -112,11 +112,13 @@ def could_ever_hold(task: TaskRequest, snapshot: FleetSnapshot) -> BoolArray:
     mask &= snapshot.gpu_capacity >= amounts.gpu
     mask &= snapshot.storage_capacity >= amounts.storage
     mask &= snapshot.slots_capacity >= 1
-    for label, value in task.constraints:
-        mask &= snapshot.label_mask(label, value)
-    if task.target_worker_id is not None:
-        mask &= _target_mask(task.target_worker_id, snapshot)
+    mask &= _matching(task, snapshot, later=True)
     return mask
+
+
+def matching(task: TaskRequest, snapshot: FleetSnapshot) -> BoolArray:
+    """Which nodes have the labels, and are the target, that the task asks for; bool of shape (n,)."""
+    return _matching(task, snapshot, later=False)
 
 
 def largest_node(task: TaskRequest, snapshot: FleetSnapshot) -> int | None:
@@ -137,9 +139,9 @@ def largest_node(task: TaskRequest, snapshot: FleetSnapshot) -> int | None:
     ):
         if need:
             np.maximum(needed, np.where(capacity > 0, need / np.maximum(capacity, 1e-9), np.inf), out=needed)
-    matching = _matching(task, snapshot)
-    if matching.any():
-        rows = np.flatnonzero(matching)
+    matched = _matching(task, snapshot, later=True)
+    if matched.any():
+        rows = np.flatnonzero(matched)
         return int(rows[needed[rows].argmin()])
     return int(needed.argmin())
 
@@ -183,10 +185,12 @@ def _target_mask(target: str, snapshot: FleetSnapshot) -> BoolArray:
     return mask
 
 
-def _matching(task: TaskRequest, snapshot: FleetSnapshot) -> BoolArray:
+def _matching(task: TaskRequest, snapshot: FleetSnapshot, *, later: bool) -> BoolArray:
+    """With `later`, those too that match once their engine answers."""
     mask: BoolArray = np.ones(len(snapshot), dtype=np.bool_)
     for label, value in task.constraints:
-        mask &= snapshot.label_mask(label, value)
+        has = snapshot.label_mask(label, value)
+        mask &= has | snapshot.label_mask(label, UNAVAILABLE) if later else has
     if task.target_worker_id is not None:
         mask &= _target_mask(task.target_worker_id, snapshot)
     return mask

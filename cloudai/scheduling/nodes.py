@@ -9,6 +9,10 @@ from math import isnan
 from cloudai.scheduling.formula import reserved_share
 from cloudai.scheduling.units import MILLI
 
+#: Value of a label that does not hold for the moment, as `containers` while the container engine does not answer:
+#: no constraint is matched by it, but what asks for the label is not impossible.
+UNAVAILABLE = "engine-away"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeState:

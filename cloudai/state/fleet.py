@@ -2,10 +2,10 @@
 
 Fields of a node (hash `node:<name>`): incarnation, state (up, draining, stale, lost, down), heartbeat and registered
 (epoch seconds of the server), timeout and lease (seconds), held_for, drain (1: it shall drain, also when it was
-silent),
-labels (JSON), pressure, usage (JSON), the capacities (`*_capacity`) and what is free: cpu (1/1000 core), memory and
-storage (KiB), slots, gpu (free share of each device in thousandths, comma separated), and what is shown of it (pool,
-runner, version, host).
+silent), labels (JSON), announced (the incarnation, and when it said its capacities and labels), home (where its jobs
+live on), pressure, usage (JSON), the capacities (`*_capacity`) and what is free: cpu (1/1000 core), memory and storage
+(KiB), slots, gpu (free share of each device in thousandths, comma separated), and what is shown of it (pool, runner,
+version, host).
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Fleet:
         """
         args: list[str | int | float] = [
             name, incarnation, capacity.cpu_milli, capacity.memory_kib, capacity.gpus, capacity.storage_kib,
-            capacity.slots, json.dumps(dict(labels), sort_keys=True), timeout_s, lease_s, pressure, max_attempts,
+            capacity.slots, _labels_text(labels), timeout_s, lease_s, pressure, max_attempts,
             finished_ttl_s, json.dumps([list(job) for job in jobs]), home, margin_s,
         ]  # fmt: skip
         for pair in shown.items():
@@ -172,6 +172,16 @@ class Fleet:
         )
         state = reply[3].decode() if len(reply) > 3 else ""
         return Beat(reply[0].decode(), float(reply[1]), int(reply[2]), state)
+
+    def announce(self, name: str, incarnation: str, *, labels: Mapping[str, str], home: str) -> str:
+        """Change the labels of a node that runs, and where its jobs live; returns its state, `unknown` or `superseded`.
+
+        What was placed on it for a label that it has no longer, and was not claimed, waits again.
+        """
+        reply: bytes = self._scripts.announce.run(
+            self.client, self.keys.prefix, name, incarnation, _labels_text(labels), home
+        )
+        return reply.decode()
 
     def drain(self, name: str) -> str:
         """Let the node finish what runs and take nothing new; returns its state, or `unknown`.
@@ -255,7 +265,7 @@ class Fleet:
         ]
 
     def fixed(self, names: Iterable[str]) -> dict[str, FixedFields]:
-        """What does not change while an incarnation lives, for nodes that a snapshot does not know yet."""
+        """What a node's row does not repeat, for nodes that a snapshot does not know yet."""
         wanted = list(names)
         with self.client.pipeline(transaction=False) as pipe:
             for name in wanted:
@@ -263,7 +273,7 @@ class Fleet:
             found = pipe.execute()
         return {
             name: FixedFields(
-                incarnation=row[0].decode(),
+                announced=(row[7] or row[0]).decode(),
                 cpu_milli=int(row[1]),
                 memory_kib=int(row[2]),
                 gpus=int(row[3]),
@@ -289,14 +299,20 @@ _FIXED = (
     "storage_capacity",
     "slots_capacity",
     "labels",
+    "announced",
 )
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return json.dumps(dict(labels), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
 class FixedFields:
-    """A node's capacity and labels: they hold for one incarnation."""
+    """A node's capacity and labels: they hold until it announces others."""
 
-    incarnation: str
+    #: Names the announcement, as the node's rows do: the incarnation, and when it said this.
+    announced: str
     cpu_milli: int
     memory_kib: int
     gpus: int

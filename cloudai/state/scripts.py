@@ -19,6 +19,7 @@ from cloudai.state.link import link_of
 #: Scripts by name, with what Redis is told of each. `allow-oom`: it frees memory, or moves work that was accepted, so a
 #: full memory must not stop it. Without a flag, Redis refuses the script whole when its memory is full.
 _FLAGS = {
+    "announce": "allow-oom",
     "audit": "allow-oom",
     "begin_epoch": "allow-oom",
     "cancel": "allow-oom",
@@ -106,6 +107,7 @@ class Scripts:
             body = (folder / f"{_FILES.get(name, name)}.lua").read_text(encoding="utf-8")
             setattr(self, name, Script(name, f"#!lua flags={flags}\n{shared.before(body)}\n\n{body}"))
 
+    announce: Script
     audit: Script
     begin_epoch: Script
     cancel: Script

@@ -68,6 +68,17 @@ def test_a_new_incarnation_replaces_the_old_ones_capacity(deployment: Deployment
     assert state.cpu_capacity == 1000
 
 
+def test_labels_that_are_announced_anew_are_seen(deployment: Deployment) -> None:
+    join(deployment, "n1")
+    view = deployment.view
+    view.refresh()
+    for value in ("a", "b"):
+        deployment.fleet.announce("n1", "1", labels={"zone": value}, home="")
+        view.refresh()
+        assert view.snapshot.states[0].labels == {"zone": value}
+        assert view.snapshot.label_mask("zone", value).tolist() == [True]
+
+
 def test_a_fleet_that_redis_has_lost_is_read_anew(
     deployment: Deployment, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

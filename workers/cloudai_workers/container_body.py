@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from cloudai.container_task import checked_spec
 from cloudai.containers.errors import ContainerError, EngineUnavailable, Refused, Stopped, Superseded
@@ -18,12 +18,14 @@ from cloudai_workers.clerk import Measured
 from cloudai_workers.node import Node
 from cloudai_workers.pool import jobs
 from cloudai_workers.runners.base import Job, Limits, Reservation
+from cloudai_workers.runners.engine_errors import EngineAway
 from cloudai_workers.running import running
 
 
 def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one attempt; returns the record as JSON. Raises the errors of cloudai.containers.errors, or Ignore when
-    stopped.
+    """Run one attempt; returns the record as JSON.
+
+    Raises the errors of cloudai.containers.errors, Ignore when it was stopped, or Reject when it did not begin.
     """
     node = this_node.current()
     header = getattr(task.request, HEADER, None) or {}
@@ -44,6 +46,9 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         node.will_run_job(handle)
         try:
             result = node.runner.run(job, handle)
+        except EngineAway as error:
+            node.look_at_runner()
+            raise Reject(f"it did not begin on {node.name}: {error.detail}", requeue=True) from error
         except ContainerError as error:
             _note(node, key, error.result)
             if isinstance(error, (Stopped, Superseded)):

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 import cloudai
 from cloudai import names, transport
+from cloudai.scheduling.nodes import UNAVAILABLE
 from cloudai.state.fleet import NodeCapacity, Registration
 from cloudai_workers import this_node
 from cloudai_workers.adoption import Adoption
@@ -42,6 +43,7 @@ from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.overload import OverloadClock
 from cloudai_workers.pool import NodePool
 from cloudai_workers.runner_choice import make_runner
+from cloudai_workers.runner_watch import RunnerWatch
 from cloudai_workers.runners.base import Runner, StopHandle
 from cloudai_workers.running import running_jobs
 from cloudai_workers.tenancy import Tenancy
@@ -82,8 +84,14 @@ class Node:
         self._tenancy = Tenancy(self.work_dir, namespace, self.incarnation)
         self.runner: Runner = make_runner(self.settings, name, namespace, self.work_dir, self._tenancy.holds)
         self._adoption = Adoption(self.runner, self.deployment.ledger, name)
-        #: Whether container jobs can run here.
-        self._can_run = False
+        self._runner_watch = RunnerWatch(
+            self.runner,
+            name,
+            interval_s=self.settings.heartbeat_interval_s,
+            # What was given up here while the engine was away may have come back with it.
+            back=lambda: self._adoption.take_over(()),
+            announce=self._announce,
+        )
         self._guard = Guard(
             {
                 "node": name,
@@ -122,12 +130,7 @@ class Node:
     def join(self, worker: Any) -> None:
         """Register with the fleet and begin to beat. NodeRefused when another live node has the name."""
         self._worker = worker
-        problem = self.runner.check()
-        if problem is not None:
-            logger.warning("runner-unavailable runner=%s: container jobs will fail here. %s", self.runner.name, problem)
-        else:
-            for notice in self.runner.notices():
-                logger.warning("runner-notice runner=%s: %s", self.runner.name, notice)
+        self._runner_watch.begin()
         self.capacity = detect_capacity(
             self.work_dir,
             cpu=self.settings.cpu,
@@ -141,17 +144,18 @@ class Node:
                 "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
                 self.name, len(self.capacity.gpus),
             )  # fmt: skip
-        self._can_run = problem is None and self._has_threads()
         self._watch_over(self._register().adopting)
         this_node.become(self)
         self.hearing.heard()
         self.keeper.start()
         self.clerk.start()
         self._heart.start()
+        if self._has_threads():
+            self._runner_watch.start()
         logger.info(
             "node-joined node=%s incarnation=%s cpu=%g memory=%.2fGiB gpus=%d slots=%d runner=%s labels=%s",
             self.name, self.incarnation, self.capacity.cpu_milli / 1000, self.capacity.memory_kib / 2**20,
-            len(self.capacity.gpus), self.capacity.slots, self.runner.name, dict(self.settings.labels),
+            len(self.capacity.gpus), self.capacity.slots, self.runner.name, self._labels(),
         )  # fmt: skip
         self.clerk.dispatch()
 
@@ -167,7 +171,7 @@ class Node:
         else:
             self._guard.start()
             self._guard.renewed(self.keeper.lease)
-        if self._can_run:
+        if self._can_run():
             when_redis_answers(self.name, lambda: self._adoption.take_over(adopting))
         if adopting:
             self._guard.used()
@@ -176,6 +180,17 @@ class Node:
         """A container job is about to start: returns when it may, or when it is stopped."""
         self._guard.used()
         self.keeper.wait_valid(control)
+
+    def look_at_runner(self) -> None:
+        """A job could not begin, because the engine does not answer: let the fleet know before it is given back."""
+        try:
+            self._runner_watch.look()
+        except RedisError as error:
+            logger.warning("announcement-waits node=%s: Redis is away (%s)", self.name, error)
+
+    def _announce(self) -> None:
+        self.deployment.fleet.announce(self.name, self.incarnation, labels=self._labels(), home=self._home())
+        self.clerk.dispatch()
 
     def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
         """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
@@ -226,8 +241,8 @@ class Node:
                 "pause_after": f"{self.keeper.lease.pause_after_s:g}",
                 "pool": type(self._worker.pool).__name__,
             },
-            jobs=self._adoption.attachable() if self._can_run else (),
-            home=self.runner.home() if self._can_run else "",
+            jobs=self._adoption.attachable() if self._can_run() else (),
+            home=self._home(),
             margin_s=self.settings.lease_margin_s,
         )
         return answer
@@ -236,8 +251,18 @@ class Node:
         """The operator's labels, and whether container jobs may come here."""
         # A child of a prefork pool cannot look after a container, whatever the operator says.
         able = self._has_threads()
-        wanted = self.settings.labels.get(names.CONTAINERS_LABEL, "yes")
-        return {**self.settings.labels, names.CONTAINERS_LABEL: wanted if able else "no"}
+        wanted = self.settings.labels.get(names.CONTAINERS_LABEL, "yes") if able else "no"
+        if wanted == "yes" and self._runner_watch.problem is not None:
+            wanted = UNAVAILABLE
+        return {**self.settings.labels, names.CONTAINERS_LABEL: wanted}
+
+    def _home(self) -> str:
+        """Where jobs live on; "" where none can run."""
+        return self.runner.home() if self._can_run() else ""
+
+    def _can_run(self) -> bool:
+        """Whether container jobs can run here now."""
+        return self._runner_watch.problem is None and self._has_threads()
 
     def _has_threads(self) -> bool:
         """Whether tasks run in threads of this process, not in processes of a pool."""
@@ -269,6 +294,7 @@ class Node:
             return
         left = self.clerk.close(REPORT_TIMEOUT_S if warm else 2.0)
         self._stopping.set()
+        self._runner_watch.stop()
         self.keeper.stop()
         if left:
             logger.error("reports-lost node=%s count=%d: the lease will free what they held", self.name, left)

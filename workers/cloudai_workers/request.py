@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 
@@ -84,12 +84,10 @@ class NodeRequest(Request):
         try:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         finally:
-            self._end(self._failed_as(exc_info))
+            self._end(self._failed_as(exc_info), reason=_why_rejected(exc_info))
 
     def _failed_as(self, exc_info: Any) -> str:
-        exc = exc_info.exception
-        if isinstance(exc, ExceptionWithTraceback):
-            exc = exc.exc
+        exc = _raised(exc_info)
         if self._already_revoked or self.__dict__.get("_cloudai_terminated"):
             return names.CANCELLED
         if self._already_cancelled or self.__dict__.get("_cloudai_cancelled"):
@@ -147,3 +145,14 @@ class NodeRequest(Request):
             # A terminated job still runs until its own callback comes; that one ends the attempt.
             if not terminated:
                 self._end(names.EXPIRED if expired else names.CANCELLED, reason=reason)
+
+
+def _raised(exc_info: Any) -> BaseException:
+    """What was raised: a pool of processes sends it wrapped."""
+    exc: BaseException = exc_info.exception
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
+def _why_rejected(exc_info: Any) -> str:
+    exc = _raised(exc_info)
+    return str(exc.reason or "") if isinstance(exc, Reject) else ""

@@ -96,7 +96,7 @@ local function finish(report)
     count('finished_requeued')
     redis.call('HSET', key, 'node', '', 'devices', '')
     park(id)
-    event('waiting', id, 'reason', 'requeued', 'node', v[3], 'attempt', attempt)
+    event('waiting', id, 'reason', reason ~= '' and reason or 'requeued', 'node', v[3], 'attempt', attempt)
   elseif status == 'next' then
     count('finished_' .. outcome)
     promote(id)

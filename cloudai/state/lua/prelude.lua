@@ -89,7 +89,7 @@ end
 local function reserve(id, need, name)
   local key = node_key(name)
   local v = redis.call('HMGET', key, 'state', 'heartbeat', 'timeout', 'held_for',
-                       'cpu', 'memory', 'storage', 'slots', 'gpu', 'incarnation', 'pressure')
+                       'cpu', 'memory', 'storage', 'slots', 'gpu', 'incarnation', 'pressure', 'announced')
   if v[1] ~= 'up' then return nil, 'not_accepting' end
   if now - tonumber(v[2]) > tonumber(v[3]) then return nil, 'stale' end
   if v[4] and v[4] ~= '' and v[4] ~= id then return nil, 'held' end
@@ -109,7 +109,7 @@ local function reserve(id, need, name)
     redis.call('HSET', key, 'cpu', cpu, 'memory', memory, 'storage', storage, 'slots', slots)
   end
   local version = touch(name)
-  return devices, version, table.concat({name, version, v[10], v[1], v[2], v[4] or '', cpu, memory, storage, slots, shares or '',
+  return devices, version, table.concat({name, version, v[12] or v[10], v[1], v[2], v[4] or '', cpu, memory, storage, slots, shares or '',
                                          v[11]}, '\t')
 end
 
@@ -334,7 +334,9 @@ local function changes(since, limit)
   local list = redis.call('ZRANGE', P .. 'fleet', '(' .. since, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
   for i = 1, #list, 2 do
     local row = redis.call('HMGET', node_key(list[i]), 'incarnation', 'state', 'heartbeat', 'held_for', 'cpu',
-                           'memory', 'storage', 'slots', 'gpu', 'pressure')
+                           'memory', 'storage', 'slots', 'gpu', 'pressure', 'announced')
+    -- The capacities and labels that go with the row are those of this announcement (announce.lua).
+    row[1] = table.remove(row) or row[1]
     for j = 1, #row do row[j] = row[j] or '' end
     rows[#rows + 1] = list[i] .. '\t' .. list[i + 1] .. '\t' .. table.concat(row, '\t')
   end

@@ -30,7 +30,7 @@ redis.call('HSET', key, 'incarnation', incarnation, 'state', 'up', 'heartbeat', 
            'cpu_capacity', capacity[1], 'memory_capacity', capacity[2], 'gpu_capacity', capacity[3],
            'storage_capacity', capacity[4], 'slots_capacity', capacity[5],
            'cpu', capacity[1], 'memory', capacity[2], 'storage', capacity[4], 'slots', capacity[5],
-           'gpu', table.concat(shares, ','), 'home', home, unpack(ARGV, 17))
+           'gpu', table.concat(shares, ','), 'home', home, 'announced', incarnation .. ' ' .. NOW, unpack(ARGV, 17))
 redis.call('ZADD', P .. 'heartbeats', now, name)
 redis.call('ZREM', P .. 'gone', name)
 touch(name)

@@ -163,7 +163,7 @@ def test_a_gpu_that_is_not_there_is_the_nodes_fault(docker_runner, engine, make_
 # The SDK leaves the socket open whose connect failed; it is collected here, so that no other test sees it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_engine(make_job, control):
-    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", engine_grace_s=0.1)
+    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", begin_grace_s=0.1)
     assert "/nowhere/docker.sock" in runner.check()
     with pytest.raises(EngineUnavailable, match="nowhere"):
         runner.run(make_job(["true"]), control)
@@ -177,7 +177,9 @@ def test_a_job_waits_for_an_engine_that_is_away_for_a_while(engine, image, make_
         pytest.skip(f"needs an engine behind a socket of this machine, not {address}")
     # Its own socket, under a name that comes to be later.
     real, later = address.removeprefix("unix://"), tmp_path / "docker.sock"
-    runner = DockerRunner(node="runner-test", namespace=f"test-{tmp_path.name}", url=f"unix://{later}")
+    runner = DockerRunner(
+        node="runner-test", namespace=f"test-{tmp_path.name}", url=f"unix://{later}", begin_grace_s=60.0
+    )
     results = []
     thread = threading.Thread(target=lambda: results.append(runner.run(make_job(["echo", "late"]), control)))
     with contextlib.closing(runner):
@@ -191,7 +193,7 @@ def test_a_job_waits_for_an_engine_that_is_away_for_a_while(engine, image, make_
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_job_that_waits_for_the_engine_can_be_stopped(make_job, control, caplog):
-    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", engine_grace_s=600.0)
+    runner = DockerRunner(node="runner-test", url="unix:///nowhere/docker.sock", begin_grace_s=600.0)
     raised = []
 
     def run():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import hypothesis
 import pytest
@@ -104,6 +106,7 @@ class Lab:
         from_attempt: int = 0,
         decision: str = "",
         shape: str | None = None,
+        constraints: Mapping[str, str] = MappingProxyType({}),
         fallback: str = "",
         extra: tuple[tuple[str, str | int | float], ...] = (("tau", 5.0),),
     ) -> Submission:
@@ -114,7 +117,7 @@ class Lab:
             task_id=task_id, nonce=nonce, cpu_milli=cpu, memory_kib=memory, gpu_milli=gpu,
             storage_kib=storage, shape=shape, task_type=task_type, sla_s=sla_s, deadline=deadline,
             eta=eta, expires=expires, priority=priority, name="jobs.work", retries=retries,
-            request=f'{{"shape":"{shape}"}}',
+            request=json.dumps({"shape": shape, "constraints": dict(constraints)}),
             message=f'{{"id":"{task_id}","nonce":"{nonce}"}}', decision=decision, fallback=fallback,
             from_attempt=from_attempt, extra=extra,
         )  # fmt: skip

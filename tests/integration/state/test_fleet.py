@@ -58,6 +58,49 @@ def test_a_node_that_signed_off_can_be_started_again_at_once(lab: Lab) -> None:
     assert lab.fleet.entry("node")["state"] == "up"
 
 
+# --- announcing something else
+
+
+def test_a_label_that_a_node_has_no_longer_takes_back_what_was_placed_for_it(lab: Lab) -> None:
+    lab.join("node")
+    asks = {"constraints": {"zone": "z"}}
+    running = lab.run("running", "node", **asks)
+    lab.place("for the label", "node", **asks)
+    lab.place("for any node", "node")
+    lab.new_events()
+    assert lab.fleet.announce("node", "1", labels={"zone": "gone"}, home="here") == "up"
+    assert [(one.kind, one.task_id) for one in lab.new_events()] == [("announced", ""), ("waiting", "for the label")]
+    states = [lab.state(task_id) for task_id in ("running", "for the label", "for any node")]
+    assert states == ["running", "waiting", "placed"]
+    assert lab.doorbells("node") == ["for any node"]
+    assert lab.finish(running).status == "finished"
+    lab.finish(lab.take("node"))
+    assert lab.free("node") == FULL
+
+
+def test_a_node_is_kept_no_longer_for_a_task_that_asks_for_a_label_it_lost(lab: Lab) -> None:
+    lab.join("node")
+    lab.place("filling", "node", cpu=4000)
+    lab.place("starving", "node", cpu=4000, constraints={"zone": "z"})
+    assert lab.ledger.hold("starving", "node")
+    lab.fleet.announce("node", "1", labels={}, home="here")
+    assert lab.fleet.entry("node")["held_for"] == ""
+    assert "hold" not in lab.ledger.entry("starving")
+
+
+def test_only_what_is_new_is_announced_and_only_by_who_has_the_name(lab: Lab) -> None:
+    lab.join("node", "2")
+    lab.new_events()
+    assert lab.fleet.announce("node", "2", labels={"zone": "z"}, home="here") == "up"
+    assert lab.fleet.announce("node", "1", labels={}, home="here") == "superseded"
+    assert lab.fleet.announce("unknown", "1", labels={}, home="here") == "unknown"
+    # Where its jobs live is nobody's business but its successor's.
+    assert lab.fleet.announce("node", "2", labels={"zone": "z"}, home="there") == "up"
+    assert lab.kinds() == []
+    entry = lab.fleet.entry("node")
+    assert (json.loads(entry["labels"]), entry["home"]) == ({"zone": "z"}, "there")
+
+
 def test_a_restarted_node_adopts_what_it_held(lab: Lab) -> None:
     lab.join("node", gpus=1)
     running = lab.run("running", "node", gpu=1000)

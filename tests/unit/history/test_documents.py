@@ -98,6 +98,9 @@ def test_nodes_come_and_go():
         for events in ([], ends[:1], ends[:2], ends, [*ends, back])
     ]
     assert states == ["up", "draining", "stale", "lost", "draining"]
+    anew = {"event": "announced", "id": "", "at": "2", "node": "n", "labels": '{"a.b$": "d"}'}
+    node = documents(registered, anew, collection=WORKER_REGISTRY)["n"]
+    assert (node["labels"], node["state"], node["cpu"]) == ([{"name": "a.b$", "value": "d"}], "up", 4.0)
 
 
 @pytest.mark.parametrize(

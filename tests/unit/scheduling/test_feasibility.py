@@ -13,10 +13,11 @@ from cloudai.scheduling.feasibility import (
     could_ever_hold,
     explain_node,
     largest_node,
+    matching,
     why_never,
 )
 from cloudai.scheduling.filtering import Filter
-from cloudai.scheduling.nodes import NodeState
+from cloudai.scheduling.nodes import UNAVAILABLE, NodeState
 from cloudai.scheduling.requests import RequestDefaults, Resources, TaskRequest, parse_request
 from cloudai.scheduling.snapshot import BoolArray, FleetSnapshot
 from cloudai.scheduling.task_types import TaskType
@@ -145,3 +146,19 @@ def test_the_nearest_node_is_named_for_what_can_never_be_held(node: Callable[...
     assert "zone=x" in why_never(zoned, snapshot)
     assert largest_node(task, FleetSnapshot()) is None
     assert "no nodes" in why_never(task, FleetSnapshot())
+
+
+def test_a_node_whose_engine_is_away_can_hold_a_container_job_later(node: Callable[..., NodeState]) -> None:
+    task = TaskRequest(Resources(1000, GIB), TaskType.CPU_LIGHT, constraints=(("containers", "yes"), ("zone", "a")))
+    snapshot = FleetSnapshot(
+        [
+            node("away", labels={"containers": UNAVAILABLE, "zone": "a"}),
+            node("away elsewhere", labels={"containers": UNAVAILABLE, "zone": "b"}),
+            node("here", labels={"containers": "yes", "zone": "a"}),
+            node("never", labels={"containers": "no", "zone": "a"}),
+        ]
+    )
+    assert snapshot.names == ["away", "away elsewhere", "here", "never"]
+    assert could_ever_hold(task, snapshot).tolist() == [True, False, True, False]
+    assert matching(task, snapshot).tolist() == [False, False, True, False]
+    assert feasible(task, snapshot).tolist() == [False, False, True, False]

@@ -57,6 +57,7 @@ class DockerRunner:
         policy: NodePolicy | None = None,
         kept_logs: KeptLogs | None = None,
         engine_grace_s: float = 30.0,
+        begin_grace_s: float = 5.0,
         max_connections: int = 64,
         notes: PauseNotes | None = None,
         work_dir: Path | None = None,
@@ -70,7 +71,9 @@ class DockerRunner:
             url: the engine's address, such as unix:///run/podman/podman.sock; "" is Docker's own choice.
             policy: the operator's allowlists.
             kept_logs: where the full output of each run is kept; None keeps it only while the run lasts.
-            engine_grace_s: how long a run waits for an engine that is away, or goes away, to come back.
+            engine_grace_s: how long a run waits for an engine that goes away under it to come back.
+            begin_grace_s: how long a run waits for an engine that is away when it is to begin: then another node may
+                have it.
             max_connections: connections kept open to the engine: three for each job at once is enough.
             notes: where it is noted how long jobs were paused, for a later incarnation of the node.
             work_dir: where jobs' inputs and outputs are while they run, a folder that the engine sees under the same
@@ -83,6 +86,7 @@ class DockerRunner:
         self._policy = policy or NodePolicy()
         self._kept_logs = kept_logs
         self._engine_grace_s = engine_grace_s
+        self._begin_grace_s = begin_grace_s
         self._notes = notes
         self._still_ours = still_ours
         self._watches: dict[tuple[str, int], Watch] = {}
@@ -109,7 +113,9 @@ class DockerRunner:
         raise_if_stopped(control)
         engine = self._engine
         name = job_name(job.task_id, job.attempt)
-        engine.patiently(engine.reach, name, control, self._engine_grace_s)
+        # A job that is here already waits for this engine longer than one that another node may run as well.
+        grace_s = self._engine_grace_s if job.adopts else self._begin_grace_s
+        engine.patiently(engine.reach, name, control, grace_s)
         group = JobGroup(name) if engine.job_groups else None
         artefacts = self._artefacts.of(name, admitted)
         config = container_config(
@@ -127,7 +133,7 @@ class DockerRunner:
                 if artefacts is not None and not is_there(engine, name):
                     artefacts.prepare(job, lambda: raise_if_stopped(control))
                 container = engine.patiently(
-                    lambda: made(engine, job, control, name, config), name, control, self._engine_grace_s
+                    lambda: made(engine, job, control, name, config), name, control, grace_s
                 )
             result = self._run_container(job, control, container, group)
             return result if artefacts is None else _kept(job, control, artefacts, result)

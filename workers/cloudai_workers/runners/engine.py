@@ -18,7 +18,7 @@ from cloudai.containers.errors import EngineUnavailable
 from cloudai_workers.runners.base import StopHandle
 from cloudai_workers.runners.cgroups import JobGroup
 from cloudai_workers.runners.engine_address import engine_address
-from cloudai_workers.runners.engine_errors import ENGINE_AWAY, explanation
+from cloudai_workers.runners.engine_errors import ENGINE_AWAY, EngineAway, explanation
 from cloudai_workers.runners.judgement import raise_if_stopped
 from cloudai_workers.runners.labels import NAMESPACE_LABEL, NODE_LABEL
 from cloudai_workers.runners.log_frames import frames
@@ -95,7 +95,7 @@ class Engine:
             grace_s: how long the engine may be away.
 
         Raises:
-            EngineUnavailable: it was away for longer.
+            EngineAway: it was away for longer.
             Stopped, Superseded: the job was stopped.
             APIError: the engine answers, and refuses.
 
@@ -114,7 +114,7 @@ class Engine:
                         name, self.address, grace_s, explanation(error),
                     )  # fmt: skip
                 if time.monotonic() - away_at >= grace_s:
-                    raise EngineUnavailable(
+                    raise EngineAway(
                         f"no engine has answered at {self.address} for {grace_s:g} s: {explanation(error)}"
                     ) from error
             raise_if_stopped(control)
@@ -136,7 +136,14 @@ class Engine:
             said.append("the container engine does not enforce memory limits on this machine")
         if info.get("PidsLimit") is False:
             said.append("the container engine does not enforce process limits on this machine")
+        if info.get("LiveRestoreEnabled") is False and self._has_a_daemon():
+            said.append("restarting the container engine ends the jobs that run: its live-restore is off")
         return said
+
+    def _has_a_daemon(self) -> bool:
+        """Whether containers are its children, as with Docker; Podman's live on by themselves."""
+        components = self.client.version().get("Components") or []
+        return any(component.get("Name") == "Engine" for component in components)
 
     def home(self) -> str:
         """Its own id, or its address; "" when it does not answer."""

@@ -24,6 +24,11 @@ ENGINE_AWAY = (
     OSError,
 )
 
+
+class EngineAway(EngineUnavailable):
+    """The engine does not answer, and nothing of the job has begun here: it may begin elsewhere."""
+
+
 _NOT_STARTABLE = (
     "executable file not found",
     "no such file or directory",

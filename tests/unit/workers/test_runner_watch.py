@@ -1,0 +1,81 @@
+"""What a node says of its runner, and when."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import redis
+
+from cloudai_workers.runner_watch import RunnerWatch
+
+
+class Runner:
+    """One whose engine answers, or does not."""
+
+    name = "docker"
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+
+    def check(self) -> str | None:
+        return self.problem
+
+    def notices(self) -> list[str]:
+        return ["it does not enforce something"]
+
+
+class Told:
+    """What the fleet was told, and in which order."""
+
+    def __init__(self) -> None:
+        self.runner = Runner()
+        self.calls: list[str] = []
+        self.redis_away = False
+        self.watch = RunnerWatch(self.runner, "n", interval_s=600.0, back=self._back, announce=self._announce)
+
+    def _back(self) -> None:
+        self.calls.append("back")
+
+    def _announce(self) -> None:
+        if self.redis_away:
+            raise redis.ConnectionError("away")
+        self.calls.append(self.watch.problem or "fine")
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_what_has_not_changed_is_not_announced(told: Told) -> None:
+    assert told.watch.begin() is None
+    told.watch.look()
+    told.runner.problem = "no engine"
+    told.watch.look()
+    told.runner.problem = "no engine, in other words"
+    told.watch.look()
+    assert told.calls == ["no engine"]
+    assert told.watch.problem == "no engine, in other words"
+
+
+def test_what_was_left_is_ended_before_jobs_come_again(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    told.runner.problem = "no engine"
+    assert told.watch.begin() == "no engine"
+    told.runner.problem = None
+    with caplog.at_level(logging.WARNING):
+        told.watch.look()
+    assert told.calls == ["back", "fine"]
+    assert "runner-back" in caplog.text
+    assert "it does not enforce something" in caplog.text
+
+
+def test_what_redis_did_not_hear_is_announced_with_the_next_look(told: Told) -> None:
+    told.watch.begin()
+    told.runner.problem, told.redis_away = "no engine", True
+    with pytest.raises(redis.ConnectionError):
+        told.watch.look()
+    told.redis_away = False
+    told.watch.look()
+    told.watch.look()
+    assert told.calls == ["no engine"]
