@@ -23,7 +23,7 @@ from cloudai.cli.output import (
     state_text,
 )
 from cloudai.cli.result_report import result_report
-from cloudai.cli.task_report import refusals_text, task_report
+from cloudai.cli.task_report import gone_text, refusals_text, task_report
 
 #: Terms of the score that have a column of their own or are left to `--json`.
 _SHOWN_TERMS = ("base_risk", "affinity", "penalty", "lateness", "load", "predicted_s")
@@ -123,15 +123,16 @@ def _print_waiting(report: Mapping[str, Any]) -> None:
     if why["kind"] == "eta":
         return
     line(f"It needs {why['needs']}; {why['before_it']} waiting tasks have an earlier deadline.")
-    if not why["nodes"]:
-        return
     rows = []
     for node in why["nodes"]:
         refused = "; ".join(f"{r['reason']}: needs {r['needs']}, has {r['has']}" for r in node["refused"])
         rows.append([node["node"], refused or "fits now"])
-    print_table(["*node", "what it has now"], rows)
+    if rows:
+        print_table(["*node", "what it has now"], rows)
     if why["nodes_in_all"] > len(rows):
         line(f"and {why['nodes_in_all'] - len(rows)} more nodes")
+    if why["nodes_gone"]:
+        line(f"{gone_text(why['nodes_gone'])}: see `cloudai nodes`.")
 
 
 def _print_decision(report: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from cloudai.deployment import Deployment
 from cloudai.names import FINAL_STATES, WAITING
 from cloudai.scheduling.decision import Decision, Outcome, read_record
 from cloudai.scheduling.errors import InvalidRequest
-from cloudai.scheduling.feasibility import explain_node
+from cloudai.scheduling.feasibility import Reason, explain_node
 from cloudai.scheduling.requests import TaskRequest
 
 #: Events that are looked through at most for the history of one task, and events read at once.
@@ -147,6 +147,7 @@ def _why_it_waits(deployment: Deployment, task_id: str, entry: Mapping[str, str]
         now = view.now()
         decision = deployment.placing.decide(task_id, request, deadline=float(entry["deadline"]))
         nodes = _nodes_now(deployment, task_id, request, now)
+        gone = int(view.snapshot.gone.sum())
     rank: Any = deployment.client.zrank(deployment.keys.waiting, task_id)
     return {
         "kind": str(decision.outcome),
@@ -156,7 +157,8 @@ def _why_it_waits(deployment: Deployment, task_id: str, entry: Mapping[str, str]
         "before_it": int(rank or 0),
         "hold": entry.get("hold", ""),
         "nodes": nodes,
-        "nodes_in_all": len(view.snapshot),
+        "nodes_in_all": len(view.snapshot) - gone,
+        "nodes_gone": gone,
     }
 
 
@@ -174,8 +176,22 @@ def waiting_text(decision: Decision, *, hold: str = "") -> str:
 
 
 def refusals_text(refusals: Mapping[str, int]) -> str:
-    """Nodes refused, by the first reason of each: "cpu (3 nodes), target (1 node)"."""
-    return ", ".join(f"{reason} ({count} node{'s' * (count > 1)})" for reason, count in refusals.items())
+    """Nodes refused, by the first reason of each: "cpu (3 nodes), slots (1 node); 2 more nodes are down or lost".
+
+    A node that is gone would have been refused by every task: it must not hide what this one waits for.
+    """
+    here = ", ".join(
+        f"{reason} ({count} node{'s' * (count > 1)})" for reason, count in refusals.items() if reason != Reason.GONE
+    )
+    gone = refusals.get(Reason.GONE, 0)
+    if not gone:
+        return here
+    return f"{here}; {gone_text(gone)}" if here else f"no node is in service, {gone_text(gone, more='')}"
+
+
+def gone_text(count: int, more: str = "more ") -> str:
+    """How many nodes besides have signed off or are lost; `cloudai nodes` lists them."""
+    return f"{count} {more}{'nodes are' if count > 1 else 'node is'} down or lost"
 
 
 def _nodes_now(
@@ -184,7 +200,12 @@ def _nodes_now(
     snapshot = deployment.view.snapshot
     staleness_s = deployment.settings.scheduling.staleness_s
     found = []
-    for row, name in enumerate(snapshot.names[:NODES_SHOWN]):
+    # Those that are gone say nothing of the task, unless it asked for one.
+    rows = [
+        row for row, name in enumerate(snapshot.names) if not snapshot.gone[row] or name == request.target_worker_id
+    ]
+    for row in rows[:NODES_SHOWN]:
+        name = snapshot.names[row]
         refusals = explain_node(request, snapshot, row, now=now, staleness_s=staleness_s, task_id=task_id)
         refused = [{"reason": str(r.reason), "needs": r.need, "has": r.have} for r in refusals]
         found.append({"node": name, "refused": refused})

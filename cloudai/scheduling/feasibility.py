@@ -25,6 +25,7 @@ CodeArray = NDArray[np.uint8]
 class Reason(StrEnum):
     """Why a node cannot take a task. A node counts under the first that holds, in this order."""
 
+    GONE = "gone"
     NOT_ACCEPTING = "not_accepting"
     TARGET = "target"
     CONSTRAINT = "constraint"
@@ -79,6 +80,7 @@ def lasting_codes(task: TaskRequest, snapshot: FleetSnapshot) -> CodeArray:
     if task.target_worker_id is not None:
         _mark(codes, ~_target_mask(task.target_worker_id, snapshot), Reason.TARGET)
     _mark(codes, ~snapshot.accepting, Reason.NOT_ACCEPTING)
+    _mark(codes, snapshot.gone, Reason.GONE)
     return codes
 
 
@@ -198,7 +200,9 @@ def _matching(task: TaskRequest, snapshot: FleetSnapshot, *, later: bool) -> Boo
 
 def _lasting_reasons(task: TaskRequest, state: NodeState) -> Iterator[Reason]:
     amounts = task.resources
-    if not state.accepting:
+    if state.gone:
+        yield Reason.GONE
+    elif not state.accepting:
         yield Reason.NOT_ACCEPTING
     if task.target_worker_id is not None and task.target_worker_id != state.name:
         yield Reason.TARGET
@@ -219,8 +223,10 @@ def _lasting_reasons(task: TaskRequest, state: NodeState) -> Iterator[Reason]:
 def _refusal(reason: Reason, task: TaskRequest, state: NodeState) -> Refusal:
     amounts = task.resources
     match reason:
+        case Reason.GONE:
+            return Refusal(reason, "a node in service", "down or lost")
         case Reason.NOT_ACCEPTING:
-            return Refusal(reason, "a node that takes new tasks", "draining or down")
+            return Refusal(reason, "a node that takes new tasks", "draining or silent")
         case Reason.TARGET:
             return Refusal(reason, f"node {task.target_worker_id}", f"node {state.name}")
         case Reason.CONSTRAINT:

@@ -47,6 +47,8 @@ class NodeState:
     pressure: float = 0.0
     #: takes new tasks: neither draining nor down
     accepting: bool = True
+    #: is in service no more: it has signed off, or is lost; it is forgotten unless it comes back
+    gone: bool = False
     #: id of the starving task that the node is kept for, or ""
     held_for: str = ""
     #: version of the fleet at which this row last changed

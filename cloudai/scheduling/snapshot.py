@@ -52,6 +52,8 @@ class FleetSnapshot:
     heartbeat: FloatArray
     #: bool: takes new tasks
     accepting: BoolArray
+    #: bool: is in service no more
+    gone: BoolArray
     #: (5, n): 1, 1/cpu, 1/memory, 1/gpu, load
     features: FloatArray
     #: capacity: cores, GiB, devices, GiB
@@ -80,7 +82,8 @@ class FleetSnapshot:
         self._log: list[int] = []
         self._label_masks: dict[tuple[str, str], BoolArray] = {}
         self._block = np.zeros((_COLUMNS, _FIRST_ROWS))
-        self._accepting = np.zeros(_FIRST_ROWS, dtype=np.bool_)
+        #: accepting, gone
+        self._standing = np.zeros((2, _FIRST_ROWS), dtype=np.bool_)
         self._bind()
         self.apply(states)
 
@@ -165,7 +168,7 @@ class FleetSnapshot:
             state.storage_capacity / KIB_PER_GIB,
             state.slots_capacity,
         )
-        self._accepting[row] = state.accepting
+        self._standing[:, row] = (state.accepting, state.gone)
         if state.held_for:
             self.held[state.name] = state.held_for
         elif self.held:
@@ -176,13 +179,13 @@ class FleetSnapshot:
     def _add(self, states: list[NodeState]) -> None:
         first = len(self.names)
         total = first + len(states)
-        if total > self._accepting.size:
-            rows = max(total, 2 * self._accepting.size)
+        if total > self._standing.shape[1]:
+            rows = max(total, 2 * self._standing.shape[1])
             block = np.zeros((_COLUMNS, rows))
             block[:, :first] = self._block[:, :first]
-            accepting = np.zeros(rows, dtype=np.bool_)
-            accepting[:first] = self._accepting[:first]
-            self._block, self._accepting = block, accepting
+            standing = np.zeros((2, rows), dtype=np.bool_)
+            standing[:, :first] = self._standing[:, :first]
+            self._block, self._standing = block, standing
         for row, state in enumerate(states, first):
             self.names.append(state.name)
             self.states.append(state)
@@ -194,7 +197,7 @@ class FleetSnapshot:
         kept = len(order)
         if order != list(range(len(self.names))):
             self._block[:, :kept] = self._block[:, order]
-            self._accepting[:kept] = self._accepting[order]
+            self._standing[:, :kept] = self._standing[:, order]
             self.names = [self.names[row] for row in order]
             self.states = [self.states[row] for row in order]
         self.index = {name: row for row, name in enumerate(self.names)}
@@ -211,4 +214,4 @@ class FleetSnapshot:
         (self.whole_gpus, self.largest_gpu_share, self.heartbeat) = rows[10:13]
         (self.cpu_capacity, self.memory_capacity, self.gpu_capacity, self.storage_capacity) = rows[13:17]
         self.slots_capacity = rows[17]
-        self.accepting = self._accepting[: len(self.names)]
+        self.accepting, self.gone = self._standing[:, : len(self.names)]

@@ -345,6 +345,7 @@ def read_row(row: Sequence[str], fixed: FixedFields) -> NodeState:
         pressure=float(pressure),
         heartbeat=float(heartbeat),
         accepting=state == UP,
+        gone=state in (NODE_LOST, DOWN),
         held_for=held_for,
         version=int(version),
     )

@@ -28,6 +28,7 @@ def node_states(draw: st.DrawFn) -> NodeState:
     shares = draw(st.lists(st.sampled_from([0, 250, 500, 1000]), max_size=3))
     slots = draw(st.integers(0, 4))
     part = st.sampled_from([0, 1, 2, 4])
+    standing = draw(st.sampled_from(["up", "up", "up", "draining", "gone"]))
     return NodeState(
         name=draw(st.sampled_from(NAMES)),
         cpu_capacity=cpu,
@@ -43,7 +44,8 @@ def node_states(draw: st.DrawFn) -> NodeState:
         storage_available=storage * draw(part) // 4,
         labels=draw(st.dictionaries(st.sampled_from(["zone", "gpu"]), st.sampled_from(["x", "y"]))),
         pressure=draw(st.sampled_from([0.0, 0.3, 0.95, 1.7])),
-        accepting=draw(st.sampled_from([True, True, False])),
+        accepting=standing == "up",
+        gone=standing == "gone",
         held_for=draw(st.sampled_from(["", "", "", "t1", "t2"])),
         version=draw(st.integers(0, 100)),
     )

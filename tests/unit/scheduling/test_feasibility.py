@@ -85,7 +85,8 @@ def test_what_can_hold_now_could_ever(snapshot: FleetSnapshot, task: TaskRequest
 @pytest.mark.parametrize(
     ("fields", "reason", "have"),
     [
-        ({"accepting": False}, "not_accepting", "draining or down"),
+        ({"accepting": False}, "not_accepting", "draining or silent"),
+        ({"accepting": False, "gone": True}, "gone", "down or lost"),
         ({"heartbeat": NOW - 11}, "stale", "11.0 s ago"),
         ({"held_for": "t9"}, "held", "held for task t9"),
         ({"cpu_available": 999}, "cpu", "0.999 cores"),

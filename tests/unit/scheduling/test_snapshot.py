@@ -14,7 +14,7 @@ from cloudai.scheduling.snapshot import FleetSnapshot
 
 ARRAYS = (
     "cpu", "memory", "gpu", "storage", "slots", "whole_gpus", "largest_gpu_share", "load", "heartbeat",
-    "accepting", "features", "cpu_capacity", "memory_capacity", "gpu_capacity", "storage_capacity",
+    "accepting", "gone", "features", "cpu_capacity", "memory_capacity", "gpu_capacity", "storage_capacity",
     "slots_capacity",
 )  # fmt: skip
 
