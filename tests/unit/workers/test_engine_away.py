@@ -95,7 +95,7 @@ def broken(request: pytest.FixtureRequest) -> list[object]:
 
 
 def run(engine: FakeEngine, grace_s: float) -> None:
-    with engine, closing(DockerRunner(node="n", url=engine.url, engine_grace_s=grace_s)) as runner:
+    with engine, closing(DockerRunner(node="n", url=engine.url, begin_grace_s=grace_s)) as runner:
         try:
             runner.run(JOB, StopHandle())
         finally:

@@ -10,6 +10,8 @@ from pathlib import Path
 #: Makes a worker of each name, which connects to nothing before it is started.
 SCRIPT = """
 import json, sys, warnings
+from celery.bin.celery import celery
+from click.testing import CliRunner
 from cloudai.app import CloudAI
 from cloudai.errors import ConfigurationError
 from cloudai.settings import Settings
@@ -24,7 +26,8 @@ for kind, names in refused.items():
         except ConfigurationError as error:
             assert "-n (the node's name)" in str(error), error
             names.append(name)
-print(json.dumps(refused))
+done = CliRunner().invoke(celery, ["-A", "cloudai", "worker", "-n", "bad\\tname"])
+print(json.dumps([refused, done.exit_code, done.stderr.splitlines()[-1]]))
 """
 
 GOOD = ["node1", "gpu-1.rack_2@host.example.com", "_x@h", "mine@b@host", "Łódź-東京@h", "n" * 200 + "@h"]
@@ -39,5 +42,11 @@ def test_a_name_is_of_letters_digits_and_a_few_signs(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    refused, exit_code, told = json.loads(done.stdout.splitlines()[-1])
     # An ordinary worker keeps whatever Celery allows.
-    assert json.loads(done.stdout.splitlines()[-1]) == {"node": BAD, "worker": []}
+    assert refused == {"node": BAD, "worker": []}
+    assert exit_code == 2
+    assert told == (
+        "Error: configuration refused: -n (the node's name): given 'celery@bad\\tname', allowed: letters and digits of "
+        "any script, '.', '_', '-' and '@', at most 255 bytes with its host"
+    )
