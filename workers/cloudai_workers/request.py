@@ -6,7 +6,15 @@ import threading
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
+from celery import states
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeLimitExceeded,
+)
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 
@@ -82,7 +90,10 @@ class NodeRequest(Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; the attempt ends."""
         try:
-            return super().on_failure(exc_info, send_failed_event, return_ok)
+            answer = super().on_failure(exc_info, send_failed_event, return_ok)
+            if self.__dict__.get("_cloudai_terminated"):
+                self._keep_revoked()
+            return answer
         finally:
             self._end(self._failed_as(exc_info), reason=_why_rejected(exc_info))
 
@@ -109,6 +120,12 @@ class NodeRequest(Request):
         if isinstance(exc, (TimeLimitExceeded, SoftTimeLimitExceeded, TimeLimitReached)):
             return names.TIMED_OUT
         return names.FAILED
+
+    def _keep_revoked(self) -> None:
+        """The job's thread may have stored STARTED behind the REVOKED of the thread that stopped it."""
+        backend = self.task.backend
+        if self.store_errors and backend.get_state(self.id) == states.STARTED:
+            backend.store_result(self.id, TaskRevokedError("terminated"), states.REVOKED, request=self._context)
 
     def reject(self, requeue: bool = False) -> Any:
         """As Celery's, which gives a message back for more reasons than Reject: a lost pool process, a time limit."""

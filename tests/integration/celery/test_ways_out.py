@@ -130,6 +130,24 @@ def test_revoke_while_it_is_delayed(cluster: Cluster, witness: Path) -> None:
     assert cluster.state(result.id) == "cancelled"
 
 
+def test_a_job_that_is_stopped_while_it_starts_stays_revoked(cluster: Cluster, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cluster.environment["SLOW_TO_START"] = str(gate)
+    node = cluster.start("slow-to-start", project="slow_to_start", labels={"slow": "yes"})
+    result = cluster.app.tasks["cloudai.run_container"].apply_async(
+        kwargs={"image": "none", "command": ["sleep", "600"]},
+        resources={"cpu": 1, "memory": "64MiB"},
+        constraints={"slow": "yes"},
+    )
+    until(gate.with_suffix(".asked").exists, "it is about to be STARTED")
+    result.revoke(terminate=True)
+    until(lambda: cluster.app.backend.get_state(result.id) == "REVOKED", "its caller sees that it was stopped")
+    gate.touch()
+    cluster.until_state(result.id, "cancelled")
+    assert cluster.app.backend.get_state(result.id) == "REVOKED"
+    node.stop()
+
+
 def test_revoke_without_terminate_lets_it_finish(cluster: Cluster, witness: Path, gate: Path) -> None:
     result = cluster["hold"].delay(str(witness), str(gate))
     until(lambda: lines(witness))

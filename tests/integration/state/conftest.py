@@ -117,7 +117,9 @@ class Lab:
             task_id=task_id, nonce=nonce, cpu_milli=cpu, memory_kib=memory, gpu_milli=gpu,
             storage_kib=storage, shape=shape, task_type=task_type, sla_s=sla_s, deadline=deadline,
             eta=eta, expires=expires, priority=priority, name="jobs.work", retries=retries,
-            request=json.dumps({"shape": shape, "constraints": dict(constraints)}),
+            request=json.dumps(
+                {"shape": shape, **({"constraints": dict(constraints)} if constraints else {})}, separators=(",", ":")
+            ),
             message=f'{{"id":"{task_id}","nonce":"{nonce}"}}', decision=decision, fallback=fallback,
             from_attempt=from_attempt, extra=extra,
         )  # fmt: skip
