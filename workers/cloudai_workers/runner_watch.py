@@ -45,6 +45,7 @@ class RunnerWatch:
         self.problem: str | None = None
         #: Whether what is announced is what `problem` says.
         self._told = True
+        self._looks = 0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloudai-runner-watch", daemon=True)
@@ -68,8 +69,12 @@ class RunnerWatch:
 
     def look(self) -> None:
         """Look now, and announce what has changed. Raises RedisError: it is announced with the next look."""
+        looks = self._looks
         with self._lock:
+            if self._looks != looks:
+                return  # another thread has looked meanwhile: an engine that hangs is not asked by each in turn
             problem = self._runner.check()
+            self._looks += 1
             if (problem is None) != (self.problem is None):
                 self._told = False
             self.problem = problem

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 import redis
 
 from cloudai_workers.runner_watch import RunnerWatch
+
+from ...waiting import until
 
 
 class Runner:
@@ -17,8 +20,13 @@ class Runner:
 
     def __init__(self) -> None:
         self.problem: str | None = None
+        self.asked = 0
+        self.answers = threading.Event()
+        self.answers.set()
 
     def check(self) -> str | None:
+        self.asked += 1
+        self.answers.wait(60)
         return self.problem
 
     def notices(self) -> list[str]:
@@ -79,3 +87,35 @@ def test_what_redis_did_not_hear_is_announced_with_the_next_look(told: Told) -> 
     told.watch.look()
     told.watch.look()
     assert told.calls == ["no engine"]
+
+
+class Turnstile:
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.came += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_an_engine_that_hangs_is_asked_once_for_all_who_wait(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    turnstile = Turnstile()
+    monkeypatch.setattr(told.watch, "_lock", turnstile)
+    told.watch.begin()
+    told.runner.answers.clear()
+    threads = [threading.Thread(target=told.watch.look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: turnstile.came == 4, "one asks, and the others wait for it")
+    told.runner.problem = "it hangs"
+    told.runner.answers.set()
+    for thread in threads:
+        thread.join(60)
+    assert told.calls == ["it hangs"]
+    assert told.runner.asked == 2  # at the beginning, and now
