@@ -3,6 +3,7 @@
 #   make test  TEST_ARGS="-k fleet"    ruff, mypy and the test suite
 #   make lint                          ruff and mypy only
 #   make faults FAULTS_ARGS="--seed 7" what survives when things are killed (ten minutes)
+#   make scale  SCALE_ARGS="--seed 7"  a thousand nodes, tens of thousands of tasks (six minutes)
 #   make bench BENCH_ARGS="--json"     the figures that the project promises
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ TEST_ARGS ?=
 TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 FAULTS_ARGS ?=
+SCALE_ARGS ?=
 
 # What an outer environment may carry in and would spoil ours.
 unexport PYTHONHOME PYTHONPATH
@@ -24,10 +26,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults
+.PHONY: help demo test lint bench faults scale
 
 help:
-	@sed -n '2,6s/^#   //p' Makefile
+	@sed -n '2,7s/^#   //p' Makefile
 
 demo: $(STAMP)
 	$(RUN)/cloudai demo
@@ -37,6 +39,9 @@ bench: $(STAMP)
 
 faults: $(STAMP)
 	$(RUN)/python -m tests.faults $(FAULTS_ARGS)
+
+scale: $(STAMP)
+	$(RUN)/python -m tests.scale $(SCALE_ARGS)
 
 lint: $(STAMP)
 	$(RUN)/python -m ruff check .

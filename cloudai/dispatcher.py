@@ -34,6 +34,11 @@ MOST_A_SHAPE = 16
 LEAST_A_SHAPE = 4
 
 
+def _each(room: int) -> int:
+    """How many waiting tasks of a shape a look should read, where there is room for so many tasks in all."""
+    return min(MOST_A_SHAPE, max(LEAST_A_SHAPE, room))
+
+
 @lru_cache(maxsize=1024)
 def _read_request(text: str) -> TaskRequest:
     """A request as the ledger keeps it. InvalidRequest on anything else."""
@@ -75,14 +80,16 @@ class Dispatcher:
         """
         view = self._view
         with view.lock:
-            view.refresh(MAX_AGE_S)
             seen, self._seen = self._seen, None
+            # Of a large fleet it reads many rows: where nobody waits, no report needs them.
+            if seen is not None:
+                view.refresh(MAX_AGE_S)
             try:
                 successors, unseen = self._successors(seen, node, released)
                 ended = self._ledger.finish_several(
                     reports,
                     look_since=view.version,
-                    each=self.each(len(reports)),
+                    each=_each(len(reports)),
                     successors=successors,
                     parked=seen.parked if seen else 0,
                 )
@@ -121,20 +128,16 @@ class Dispatcher:
             placed, found = placed + step, None
         return placed
 
-    def each(self, released: int = 0) -> int:
-        """How many waiting tasks of a shape a look should read: about as many as there is room for."""
-        free = int(self._view.snapshot.slots.sum()) + released
-        return min(MOST_A_SHAPE, max(LEAST_A_SHAPE, free))
-
     def _step(self, found: WaitingSet | None) -> tuple[int, bool]:
         """Place what one look at the waiting set shows; returns how many, and whether another look may place more."""
         view = self._view
         with view.lock:
-            view.refresh(MAX_AGE_S)
             if found is None:
-                found = self._ledger.waiting(view.version, each=self.each())
+                view.refresh(MAX_AGE_S)
+                found = self._ledger.waiting(view.version, each=_each(int(view.snapshot.slots.sum())))
             view.saw_time(found.now)
             view.apply(found.changes)
+            view.refresh(MAX_AGE_S)
             self._seen = None
             if found.total == 0:
                 return 0, False

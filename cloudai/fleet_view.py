@@ -146,7 +146,7 @@ class FleetView:
 
     def apply(self, changes: str) -> int:
         """Take changed rows into the snapshot, nodes that are new to it are looked up; returns how many rows there
-        were.
+        were. A row that is older than what is known of its node changes nothing: the answer came late.
         """
         rows = read_changes(changes)
         if not rows:
@@ -158,6 +158,9 @@ class FleetView:
             states = []
             for row in rows:
                 fixed = self._fixed.get(row[0])
+                known = self.snapshot.index.get(row[0])
+                if known is not None and self.snapshot.states[known].version > int(row[1]):
+                    continue
                 # A node that was forgotten between the two reads, or is being registered anew: the next change tells.
                 if fixed is not None and row[2] == fixed.announced:
                     states.append(read_row(row, fixed))

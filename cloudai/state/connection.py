@@ -15,8 +15,10 @@ from cloudai.state.refused_writes import SentinelConnection
 
 #: Port of a Sentinel whose URL names none.
 _SENTINEL_PORT = 26379
-#: How every connection of ours behaves: seconds.
-_OPTIONS: dict[str, Any] = {"socket_keepalive": True, "socket_connect_timeout": 5, "socket_timeout": 30}
+#: How every connection of ours behaves: seconds. As many as there are threads (link.py); redis-py's own limit is 100.
+_OPTIONS: dict[str, Any] = {
+    "socket_keepalive": True, "socket_connect_timeout": 5, "socket_timeout": 30, "max_connections": 1 << 20,
+}  # fmt: skip
 
 
 def is_sentinel(url: str) -> bool:

@@ -11,6 +11,10 @@ from cloudai.state.scripts import Scripts
 
 #: Seconds between two sweeps of a deployment, whoever does them.
 SWEEP_INTERVAL_S = 0.5
+#: Nodes that may ask for a sweep at every tick; of a larger fleet about so many ask in that time.
+ASKING_NODES = 8
+#: However many nodes there are, each asks within this time, seconds: they may all die but one.
+ASKS_WITHIN_S = 5.0
 #: A node that is gone so long is forgotten.
 FORGET_AFTER_S = 86_400.0
 #: Items of one kind that one sweep handles, so that it never blocks Redis for long.
@@ -31,6 +35,16 @@ class Swept:
     log: tuple[str, ...]
     #: Tasks that wait in all.
     waiting: int
+    #: Nodes that are heard of, or not given up yet: those that ask for a sweep.
+    nodes: int = 0
+
+
+def asks_within_s(nodes: int) -> float:
+    """How long a node of so many may leave the sweep to the others, seconds: it asks at some moment within this.
+
+    Were all to ask at every tick, thousands of nodes would keep Redis busy with questions of which two a second count.
+    """
+    return 0.0 if nodes <= ASKING_NODES else min(ASKS_WITHIN_S, 2 * SWEEP_INTERVAL_S * nodes / ASKING_NODES)
 
 
 class Sweep:
@@ -61,8 +75,9 @@ class Sweep:
             self._finished_ttl_s, _BATCH, FORGET_AFTER_S, self._lease_margin_s,
         )  # fmt: skip
         if reply[0] == b"busy":
-            return Swept(False, 0, (), (), 0)
-        _, moved, unsettled, log, waiting = reply
+            return Swept(False, 0, (), (), 0, int(reply[1]))
+        _, nodes, moved, unsettled, log, waiting = reply
         return Swept(
-            True, int(moved), tuple(i.decode() for i in unsettled), tuple(line.decode() for line in log), int(waiting)
-        )
+            True, int(moved), tuple(i.decode() for i in unsettled), tuple(line.decode() for line in log), int(waiting),
+            int(nodes),
+        )  # fmt: skip

@@ -25,10 +25,10 @@ local out = {}
 for _, name in ipairs(redis.call('ZRANGE', P .. 'fleet', 0, -1)) do
   local key = P .. 'node:' .. name
   local node = redis.call('HMGET', key, 'state', 'heartbeat', 'cpu_capacity', 'memory_capacity', 'storage_capacity',
-                          'slots_capacity', 'cpu', 'memory', 'storage', 'slots')
+                          'slots_capacity', 'gpu_capacity', 'cpu', 'memory', 'storage', 'slots', 'gpu')
   local tasks = {}
   for _, id in ipairs(redis.call('SMEMBERS', key .. ':tasks')) do
-    local row = redis.call('HMGET', P .. 'task:' .. id, 'state', 'node', 'cpu', 'memory', 'storage')
+    local row = redis.call('HMGET', P .. 'task:' .. id, 'state', 'node', 'cpu', 'memory', 'storage', 'gpu')
     row[#row + 1] = id
     tasks[#tasks + 1] = row
   end
@@ -37,13 +37,14 @@ end
 return cjson.encode({tonumber(t[1]) + tonumber(t[2]) / 1e6, out})
 """
 
-_DIMENSIONS = ("cpu", "memory", "storage", "slots")
+_DIMENSIONS = ("cpu", "memory", "storage", "slots", "gpu")
 
 
 class Audit:
     """Samples in a thread of its own from `start` to `stop`."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, every_s: float = LOOK_EVERY_S) -> None:
+        self._every_s = every_s
         self._url = deployment.settings.redis.url
         self._prefix = deployment.keys.prefix
         self.looks = 0
@@ -67,7 +68,7 @@ class Audit:
 
     def _run(self) -> None:
         with redis.Redis.from_url(self._url, socket_timeout=5) as client:
-            while not self._stop.wait(LOOK_EVERY_S):
+            while not self._stop.wait(self._every_s):
                 try:
                     self.look(client)
                 except redis.RedisError:
@@ -87,13 +88,17 @@ class Audit:
         beats = self.heartbeats[name]
         if not beats or beats[-1] != float(heartbeat):
             beats.append(float(heartbeat))
-        capacity, free = [int(a) for a in amounts[:4]], [int(a) for a in amounts[4:]]
-        held = [0, 0, 0, len(tasks)]
-        for task_state, node, cpu, memory, storage, task_id in tasks:
+        capacity, free = [int(a) for a in amounts[:5]], [int(a) for a in amounts[5:9]]
+        # GPUs in thousandths of all devices together.
+        shares = [int(share) for share in amounts[9].split(",") if share]
+        capacity[4] *= 1000
+        free.append(sum(shares))
+        held = [0, 0, 0, len(tasks), 0]
+        for task_state, node, cpu, memory, storage, gpu, task_id in tasks:
             if task_state not in ("placed", "running") or node != name:
                 self._leak(f"{name} holds {task_id}, which is {task_state or 'unknown'} on {node or 'no node'}", now)
                 continue
-            for i, amount in enumerate((cpu, memory, storage)):
+            for i, amount in ((0, cpu), (1, memory), (2, storage), (4, gpu)):
                 held[i] += int(amount)
         self.most_tasks = max(self.most_tasks, len(tasks))
         for dimension, whole, left, taken in zip(_DIMENSIONS, capacity, free, held, strict=True):
@@ -101,6 +106,8 @@ class Audit:
                 self._leak(f"{name}: {dimension}: {whole - left} given away, {taken} held by tasks", now)
             if taken > whole or left < 0:
                 self.max_overcommit = max(self.max_overcommit, max(taken - whole, -left) / max(whole, 1))
+        if shares and min(shares) < 0:
+            self.max_overcommit = max(self.max_overcommit, -min(shares) / 1000)
 
     def _leak(self, what: str, now: float) -> None:
         self.leaks.setdefault(what, now)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cloudai import CloudAI
+from cloudai.names import node_queue
+from cloudai.state.attempts import Claim, Report
 
 from .without_workers import end, join, make_app
 
@@ -64,3 +66,40 @@ def test_who_cannot_make_it_has_what_nobody_else_needs(app: CloudAI, work: Any) 
     assert app.deployment.dispatcher.run() == 30
     assert placed(app, others) == others
     assert placed(app, hopeless) == hopeless[:20]
+
+
+def claim(app: CloudAI, node: str) -> Claim:
+    (task_id,) = app.deployment.client.rpop(node_queue(node), 1)
+    found = app.deployment.ledger.claim(task_id.decode(), node, "1")
+    assert found is not None
+    return found
+
+
+def test_a_report_reads_the_fleet_only_where_somebody_waits(
+    app: CloudAI, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(app, "n1", slots=1)
+    deployment = app.deployment
+    submit(work, 1000)
+    held = claim(app, "n1")
+    looks: list[int] = []
+    refresh = deployment.fleet.refresh
+    monkeypatch.setattr(deployment.fleet, "refresh", lambda *args: looks.append(args[0]) or refresh(*args))
+
+    def end(held: Claim) -> None:
+        deployment.view.expire()
+        report = Report(held.task_id, held.attempt, "succeeded", 1.0, "", 0.0, {})
+        finishes, found = deployment.dispatcher.end([report], "n1", [held])
+        assert finishes[0].status == "finished"
+        if found is not None:
+            deployment.dispatcher.run(found)
+
+    end(held)
+    assert looks == []
+    first, second = submit(work, 1000, 2000)
+    held = claim(app, "n1")
+    assert held.task_id == first
+    looks.clear()
+    end(held)
+    assert looks
+    assert placed(app, [second]) == [second]

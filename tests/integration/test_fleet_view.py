@@ -50,6 +50,17 @@ def test_a_deadline_counts_by_the_servers_clock_from_the_first_submission_on(
     assert header.deadline == pytest.approx(seconds + 60, abs=600)
 
 
+def test_an_answer_that_comes_late_does_not_bring_an_older_row_back(deployment: Deployment) -> None:
+    join(deployment, "n1")
+    late = deployment.fleet.refresh(0, 10, None)
+    deployment.fleet.drain("n1")
+    view = deployment.view
+    view.refresh()
+    assert not view.snapshot.accepting[0]
+    view.apply(late.changes)
+    assert not view.snapshot.accepting[0]
+
+
 def test_a_node_appears_with_its_capacity_and_labels(deployment: Deployment) -> None:
     join(deployment, "n1")
     view = deployment.view

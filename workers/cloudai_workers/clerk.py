@@ -204,7 +204,7 @@ class Clerk:
                 self._dispatch = True
             raise
         except Exception:
-            logger.exception("dispatch-failed: waiting tasks are looked at again with the next heartbeat")
+            logger.exception("dispatch-failed: waiting tasks are looked at again with the next sweep")
 
 
 def _tell(report: Report, finish: Finish) -> None:

@@ -368,5 +368,3 @@ class Node:
         if beat.status == "returned" or lapsed:
             self._after_silence.stop_superseded()
         self._after_silence.resume_paused()
-        if beat.waiting:
-            self.clerk.dispatch()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from typing import Any
 
 from cloudai.deployment import Deployment
 from cloudai.endings import settle
+from cloudai.state.sweep import asks_within_s
 from cloudai_workers.adoption import Adoption
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.holding import Holding
@@ -29,10 +31,16 @@ class Upkeep:
         self._adoption = adoption
         self._clerk = clerk
         self._compared = time.monotonic()
+        self._asks_from = float("-inf")
 
     def sweep(self) -> None:
-        """Do what only time brings about, if it is this node's turn (state/sweep.py)."""
+        """Do what only time brings about, if it is this node's turn (state/sweep.py); place who waits then."""
+        now = time.monotonic()
+        if now < self._asks_from:
+            return
         swept = self._deployment.sweep.run()
+        # One that asks late is no worse than one that asks at once: another one does. See asks_within_s.
+        self._asks_from = now + random.uniform(0.0, asks_within_s(swept.nodes))
         for line in swept.log:
             logger.warning("sweep %s", line)
         for task_id in swept.unsettled:

@@ -6,7 +6,7 @@ local batch, forget, margin = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARG
 local sweep_key = P .. 'sweep'
 local v = redis.call('HMGET', sweep_key, 'at', 'judge_after')
 local last, judge_after = tonumber(v[1] or '0'), tonumber(v[2] or '0')
-if now - last < interval then return {'busy', 0, {}, {}} end
+if now - last < interval then return {'busy', redis.call('ZCARD', P .. 'heartbeats')} end
 -- Nobody swept for a while, so Redis (or everybody) was away: let every node speak before it is judged.
 if now - last > timeout then
   judge_after = now + timeout + margin
@@ -106,4 +106,4 @@ for _, name in ipairs(redis.call('ZRANGE', P .. 'gone', '-inf', now - forget, 'B
 end
 
 local unsettled = redis.call('ZRANGE', P .. 'unsettled', '-inf', now - interval, 'BYSCORE', 'LIMIT', 0, batch)
-return {'swept', moved, unsettled, log, redis.call('ZCARD', P .. 'waiting')}
+return {'swept', redis.call('ZCARD', P .. 'heartbeats'), moved, unsettled, log, redis.call('ZCARD', P .. 'waiting')}
