@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,19 +109,7 @@ def dispatch_lags(events: Sequence[Event], begun: float, ended: float) -> list[f
     return lags
 
 
-def busiest_second(events: Sequence[Event]) -> tuple[float, float]:
-    """Placements a second: of all seconds with any the median, and the most."""
+def placements_a_second(events: Sequence[Event]) -> tuple[float, float]:
+    """Of all seconds with any the median, and the most."""
     by_second = Counter(int(event.at) for event in events if event.kind == "placed")
     return (median(by_second.values()), max(by_second.values())) if by_second else (0.0, 0.0)
-
-
-def waits(events: Sequence[Event]) -> list[float]:
-    """From `waiting` because a node was lost until the next claim, seconds."""
-    since: dict[str, float] = {}
-    found = defaultdict(list)
-    for event in events:
-        if event.kind == "waiting" and event.reason == "node lost":
-            since[event.task_id] = event.at
-        elif event.kind == "claimed" and event.task_id in since:
-            found[event.task_id].append(event.at - since.pop(event.task_id))
-    return [seconds for several in found.values() for seconds in several]

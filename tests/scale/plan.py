@@ -233,7 +233,7 @@ def draw_jobs(plan: Plan, phase: str, count: int) -> Iterator[Job]:
         kind = chance.choices(("usual", "eta", "expires", "cancelled"), plan.kinds)[0]
         if i in never:
             kind, asked = "never", {"cpu": 512.0, "memory": 1.0}
-        deadline_s = chance.choices((None, chance.uniform(1, 4), chance.uniform(20, 300)), (50, 20, 30))[0]
+        deadline_s = chance.choices((None, chance.uniform(1, 4), chance.uniform(20, 300)), (80, 8, 12))[0]
         yield Job(
             work_s, asked, constraints, deadline_s, kind,
             priority=chance.choice((0, 0, 0, 3, 9)),
