@@ -47,7 +47,7 @@ def run_container(task: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
             result = node.runner.run(job, handle)
         except EngineAway as error:
-            node.look_at_runner()
+            node.announcement.look_at_runner()
             raise Reject(f"it did not begin on {node.name}: {error.detail}", requeue=True) from error
         except ContainerError as error:
             _note(node, key, error.result)
@@ -75,7 +75,7 @@ def _job(task_id: str, header: Mapping[str, Any], kwargs: Mapping[str, Any], nod
         reservation=Reservation(
             cpu_milli=cpu_milli,
             memory_kib=memory_kib,
-            gpu_devices=node.gpu_ids(header["devices"]),
+            gpu_devices=node.announcement.gpu_ids(header["devices"]),
             storage_kib=storage_kib,
         ),
         limits=Limits(tail_bytes=settings.limits.tail_kib * 1024),

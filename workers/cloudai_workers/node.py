@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -23,14 +22,13 @@ from typing import Any
 import click
 from redis.exceptions import RedisError
 
-import cloudai
-from cloudai import names, transport
-from cloudai.scheduling.nodes import UNAVAILABLE
-from cloudai.state.fleet import NodeCapacity, Registration
+from cloudai import transport
+from cloudai.state.fleet import Registration
 from cloudai_workers import this_node
 from cloudai_workers.adoption import Adoption
 from cloudai_workers.after_silence import AfterSilence
-from cloudai_workers.capacity import Capacity, Telemetry, detect_capacity
+from cloudai_workers.announcement import Announcement
+from cloudai_workers.capacity import Telemetry
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.deliveries import Deliveries
 from cloudai_workers.fence import Hearing
@@ -39,11 +37,8 @@ from cloudai_workers.holding import Holding
 from cloudai_workers.joining import join_fleet, when_redis_answers
 from cloudai_workers.keeper import LeaseKeeper
 from cloudai_workers.lease import Lease, now_s
-from cloudai_workers.nvidia import gpu_devices
 from cloudai_workers.overload import OverloadClock
-from cloudai_workers.pool import NodePool
 from cloudai_workers.runner_choice import make_runner
-from cloudai_workers.runner_watch import RunnerWatch
 from cloudai_workers.runners.base import Runner, StopHandle
 from cloudai_workers.running import running_jobs
 from cloudai_workers.tenancy import Tenancy
@@ -84,14 +79,6 @@ class Node:
         self._tenancy = Tenancy(self.work_dir, namespace, self.incarnation)
         self.runner: Runner = make_runner(self.settings, name, namespace, self.work_dir, self._tenancy.holds)
         self._adoption = Adoption(self.runner, self.deployment.ledger, name)
-        self._runner_watch = RunnerWatch(
-            self.runner,
-            name,
-            interval_s=self.settings.heartbeat_interval_s,
-            # What was given up here while the engine was away may have come back with it.
-            back=lambda: self._adoption.take_over(()),
-            announce=self._announce,
-        )
         self._guard = Guard(
             {
                 "node": name,
@@ -110,18 +97,20 @@ class Node:
             tenant=self._tenancy.holds,
             pauses=self.settings.on_disconnect == "pause",
         )
+        self._telemetry = Telemetry()
+        self.announcement = Announcement(
+            app, name, self.incarnation, self.runner, self._adoption, self._telemetry,
+            pause_after_s=self.keeper.lease.pause_after_s, changed=self.clerk.dispatch,
+        )  # fmt: skip
         self._after_silence = AfterSilence(name, self.deployment.ledger, self.keeper, self._guard, self._tenancy)
         self._upkeep = Upkeep(app, name, self.holding, self._adoption, self.clerk)
         self.deliveries = Deliveries(
-            app, self.incarnation, self.holding, self.clerk, gives_back=lambda: self._leaving and self._has_threads()
-        )
-        self.capacity: Capacity | None = None
-        self._telemetry = Telemetry()
-        self._worker: Any = None
+            app, self.incarnation, self.holding, self.clerk,
+            gives_back=lambda: self._leaving and self.announcement.has_threads,
+        )  # fmt: skip
         self._stopping = threading.Event()
         self._leaving = False
         self._drained = False
-        self._devices = tuple(device.id for device in gpu_devices())
         self._heart = threading.Thread(target=self._beat, name="cloudai-heart", daemon=True)
         transport.set_hooks(self.deliveries)
 
@@ -129,33 +118,19 @@ class Node:
 
     def join(self, worker: Any) -> None:
         """Register with the fleet and begin to beat. NodeRefused when another live node has the name."""
-        self._worker = worker
-        self._runner_watch.begin()
-        self.capacity = detect_capacity(
-            self.work_dir,
-            cpu=self.settings.cpu,
-            memory_gib=self.settings.memory,
-            storage_gib=self.settings.storage,
-            gpus=None if self.settings.gpus is None else tuple(str(i) for i in range(self.settings.gpus)),
-            slots=worker.concurrency,
-        )
-        if self.capacity.gpus and not self._devices:
-            logger.warning(
-                "gpus-declared node=%s count=%d: no driver answers, so they are counted but not handed to containers",
-                self.name, len(self.capacity.gpus),
-            )  # fmt: skip
+        self.announcement.prepare(worker, self.work_dir)
         self._watch_over(self._register().adopting)
         this_node.become(self)
         self.hearing.heard()
         self.keeper.start()
         self.clerk.start()
         self._heart.start()
-        if self._has_threads():
-            self._runner_watch.start()
+        self.announcement.start()
+        capacity = self.announcement.capacity
         logger.info(
             "node-joined node=%s incarnation=%s cpu=%g memory=%.2fGiB gpus=%d slots=%d runner=%s labels=%s",
-            self.name, self.incarnation, self.capacity.cpu_milli / 1000, self.capacity.memory_kib / 2**20,
-            len(self.capacity.gpus), self.capacity.slots, self.runner.name, self._labels(),
+            self.name, self.incarnation, capacity.cpu_milli / 1000, capacity.memory_kib / 2**20,
+            len(capacity.gpus), capacity.slots, self.runner.name, self.announcement.labels(),
         )  # fmt: skip
         self.clerk.dispatch()
 
@@ -171,7 +146,7 @@ class Node:
         else:
             self._guard.start()
             self._guard.renewed(self.keeper.lease)
-        if self._can_run():
+        if self.announcement.can_run:
             when_redis_answers(self.name, lambda: self._adoption.take_over(adopting))
         if adopting:
             self._guard.used()
@@ -181,26 +156,11 @@ class Node:
         self._guard.used()
         self.keeper.wait_valid(control)
 
-    def look_at_runner(self) -> None:
-        """A job could not begin, because the engine does not answer: let the fleet know before it is given back."""
-        try:
-            self._runner_watch.look()
-        except RedisError as error:
-            logger.warning("announcement-waits node=%s: Redis is away (%s)", self.name, error)
-
-    def _announce(self) -> None:
-        self.deployment.fleet.announce(self.name, self.incarnation, labels=self._labels(), home=self._home())
-        self.clerk.dispatch()
-
-    def gpu_ids(self, indices: list[int]) -> tuple[str, ...]:
-        """Device ids for reserved indices; none where GPUs are declared and no driver answers."""
-        return tuple(self._devices[i] for i in indices if i < len(self._devices))
-
     def _register(self) -> Registration:
         """Join the fleet, and take over what an earlier incarnation held there."""
         answer, sent = join_fleet(
             self.name,
-            self._registration,
+            self.announcement.register,
             timeout_s=self.settings.heartbeat_timeout_s,
             lost_after_s=self.settings.lease_s + self.settings.lease_margin_s,
             retry_s=self.settings.heartbeat_interval_s,
@@ -212,61 +172,6 @@ class Node:
                 self.name, len(answer.adopted), len(answer.adopting),
             )  # fmt: skip
         return answer
-
-    def _registration(self) -> Registration:
-        assert self.capacity is not None
-        limits = self.app.settings.limits
-        answer: Registration = self.deployment.fleet.register(
-            self.name,
-            self.incarnation,
-            NodeCapacity(
-                cpu_milli=self.capacity.cpu_milli,
-                memory_kib=self.capacity.memory_kib,
-                gpus=len(self.capacity.gpus),
-                storage_kib=self.capacity.storage_kib,
-                slots=self.capacity.slots,
-            ),
-            labels=self._labels(),
-            timeout_s=self.settings.heartbeat_timeout_s,
-            lease_s=self.settings.lease_s,
-            pressure=self._telemetry.sample().pressure,
-            max_attempts=limits.max_attempts,
-            finished_ttl_s=limits.finished_ttl_s,
-            shown={
-                "host": socket.gethostname(),
-                "pid": str(os.getpid()),
-                "version": cloudai.__version__,
-                "runner": self.runner.name,
-                "on_disconnect": self.settings.on_disconnect,
-                "pause_after": f"{self.keeper.lease.pause_after_s:g}",
-                "pool": type(self._worker.pool).__name__,
-            },
-            jobs=self._adoption.attachable() if self._can_run() else (),
-            home=self._home(),
-            margin_s=self.settings.lease_margin_s,
-        )
-        return answer
-
-    def _labels(self) -> dict[str, str]:
-        """The operator's labels, and whether container jobs may come here."""
-        # A child of a prefork pool cannot look after a container, whatever the operator says.
-        able = self._has_threads()
-        wanted = self.settings.labels.get(names.CONTAINERS_LABEL, "yes") if able else "no"
-        if wanted == "yes" and self._runner_watch.problem is not None:
-            wanted = UNAVAILABLE
-        return {**self.settings.labels, names.CONTAINERS_LABEL: wanted}
-
-    def _home(self) -> str:
-        """Where jobs live on; "" where none can run."""
-        return self.runner.home() if self._can_run() else ""
-
-    def _can_run(self) -> bool:
-        """Whether container jobs can run here now."""
-        return self._runner_watch.problem is None and self._has_threads()
-
-    def _has_threads(self) -> bool:
-        """Whether tasks run in threads of this process, not in processes of a pool."""
-        return isinstance(self._worker.pool, NodePool)
 
     def shutting_down(self) -> None:
         """A signal has announced the shutdown: heart and clerk will drain the node. Safe in a signal handler."""
@@ -294,7 +199,7 @@ class Node:
             return
         left = self.clerk.close(REPORT_TIMEOUT_S if warm else 2.0)
         self._stopping.set()
-        self._runner_watch.stop()
+        self.announcement.stop()
         self.keeper.stop()
         if left:
             logger.error("reports-lost node=%s count=%d: the lease will free what they held", self.name, left)
