@@ -11,7 +11,7 @@ from celery import Task
 from celery.result import AsyncResult
 from celery.utils import uuid
 
-from cloudai import transport
+from cloudai import node_hooks
 from cloudai.app import ASKED, OPTIONS, CloudAI
 from cloudai.bulk import submit_many
 from cloudai.message_form import Call
@@ -96,7 +96,7 @@ class CloudAITask(Task):
         claimed = getattr(request, HEADER, None)
         if not claimed or "attempt" not in claimed:
             return self.run(*args, **kwargs)
-        return transport.hooks.fenced(
+        return node_hooks.hooks.fenced(
             request.id, claimed["attempt"], functools.partial(self.run, *args, **kwargs)
         )
 

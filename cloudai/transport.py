@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty
 from typing import Any, cast
@@ -27,14 +27,16 @@ from kombu.utils.json import loads
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from cloudai import node_hooks
 from cloudai.deployment import Deployment, deployment_of
 from cloudai.errors import DuplicateTask
+from cloudai.frames import not_a_broadcast, not_a_message, read_message
 from cloudai.names import HEADER, PLACE_QUEUE, SCHEMA_VERSION, queue_node
 from cloudai.scheduling.errors import CloudAIError
 from cloudai.state.attempts import Claim
 from cloudai.state.full_memory import although_full
 from cloudai.state.refused_writes import PlainConnection, SentinelConnection, SentinelTLSConnection, TLSConnection
-from cloudai.submission import is_task_id, read_submission
+from cloudai.submission import read_submission
 
 logger = logging.getLogger(__name__)
 
@@ -46,44 +48,6 @@ DOORBELLS_TOGETHER = 8
 DEAD_LETTERS_KEPT = 1000
 #: Between two attempts to put back what could not be placed, seconds.
 _KEEP_RETRY_S = 0.5
-
-
-class NodeHooks:
-    """What the node process tells its channel; the defaults are those of a process that is no node."""
-
-    #: Incarnation under which tasks are claimed; "" claims nothing.
-    incarnation: str = ""
-
-    def claimed(self, claim: Claim) -> bool:
-        """A task was claimed. False: it is not to be delivered (it runs here already, or its result is known)."""
-        return True
-
-    def undecodable(self, claim: Claim, reason: str) -> None:
-        """A claimed message cannot be read: end the attempt, its caller waits for a result."""
-
-    def unplaceable(self, task_id: str, error: Exception) -> None:
-        """A whole message from elsewhere was refused: tell its caller, as apply_async would have."""
-
-    def given_back(self, task_id: str, attempt: int) -> bool:
-        """The channel is closing and holds this task unacknowledged. True: it has not started, unclaim it."""
-        return False
-
-    def unclaimed(self, task_id: str, attempt: int) -> None:
-        """A task was given back to the ledger."""
-
-    def fenced(self, task_id: str, attempt: int, body: Callable[[], Any]) -> Any:
-        """Run the body of a claimed task; Ignore in place of its outcome where another attempt has taken over."""
-        return body()
-
-
-#: Set by the node process (cloudai_workers) before it consumes.
-hooks = NodeHooks()
-
-
-def set_hooks(new: NodeHooks) -> None:
-    """Make `new` the node of this process."""
-    global hooks
-    hooks = new
 
 
 def _is_ours(message: Any) -> bool:
@@ -195,7 +159,7 @@ class _ChannelMixin:
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         # Remote control and gossip: what a worker cannot read would end it, or deafen it for a while.
-        reason = _not_a_message(message, self) or _not_a_broadcast(message, self)
+        reason = not_a_message(message, self) or not_a_broadcast(message, self)
         if not reason:
             try:
                 return bool(super()._deliver_fanout_message(message, exchange))  # type: ignore[misc]
@@ -215,7 +179,7 @@ class _ChannelMixin:
         except Exception as error:
             self._bury(queue, frame, f"it is not a message: {error!r}")
             return
-        reason = _not_a_message(payload, self)
+        reason = not_a_message(payload, self)
         if reason:
             self._bury(queue, frame, reason)
         elif queue == PLACE_QUEUE and deployment is not None:
@@ -236,7 +200,7 @@ class _ChannelMixin:
             task_id = payload["headers"].get("id")
             # The result of a task that is unfinished belongs to that one, not to its double.
             if isinstance(task_id, str) and not isinstance(error, DuplicateTask):
-                hooks.unplaceable(task_id, error)
+                node_hooks.hooks.unplaceable(task_id, error)
         except self.connection_errors:
             # It is in no ledger yet: back where it came from, when Redis is back.
             self._keep(frame)
@@ -259,7 +223,8 @@ class _ChannelMixin:
             self._bury(queue, frame, "it is neither a message nor a task id")
             return
         node = queue_node(queue)
-        claims = deployment.ledger.claim_several(task_id, node, hooks.incarnation, more=DOORBELLS_TOGETHER - 1)
+        incarnation = node_hooks.hooks.incarnation
+        claims = deployment.ledger.claim_several(task_id, node, incarnation, more=DOORBELLS_TOGETHER - 1)
         if not claims:
             if not deployment.ledger.entry(task_id):
                 self._bury(queue, frame, "it is neither a message nor the id of a known task")
@@ -270,11 +235,11 @@ class _ChannelMixin:
 
     def _deliver_claim(self, queue: str, node: str, claim: Claim) -> None:
         """Hand a claimed task to the worker; one that cannot be read is ended, its caller waits for a result."""
-        if not hooks.claimed(claim):
+        if not node_hooks.hooks.claimed(claim):
             return
         task_id = claim.task_id
         try:
-            payload = _read_message(claim.message)
+            payload = read_message(claim.message)
             header = payload["headers"].setdefault(HEADER, {})
             header.update(
                 v=SCHEMA_VERSION,
@@ -289,13 +254,13 @@ class _ChannelMixin:
             )
             payload["headers"]["id"] = task_id
             payload["properties"]["delivery_info"]["routing_key"] = PLACE_QUEUE
-            problem = _not_a_message(payload, self) or ("" if payload["body"] else "its body is empty")
+            problem = not_a_message(payload, self) or ("" if payload["body"] else "its body is empty")
             if problem:
                 raise ValueError(problem)
         except Exception as error:
             reason = f"its message cannot be read: {error!r}"
             self._bury(queue, task_id.encode(), reason)
-            hooks.undecodable(claim, reason)
+            node_hooks.hooks.undecodable(claim, reason)
             return
         self.connection._deliver(payload, queue)
 
@@ -327,48 +292,9 @@ class _ChannelMixin:
         task_id, attempt = message.headers.get("id"), header.get("attempt")
         if deployment is None or task_id is None or attempt is None:
             return
-        if hooks.given_back(task_id, attempt):
+        if node_hooks.hooks.given_back(task_id, attempt):
             deployment.ledger.unclaim(task_id, attempt)
-            hooks.unclaimed(task_id, attempt)
-
-
-def _read_message(message: bytes) -> Any:
-    """As kombu's `loads`, which asks about each object in a message whether it stands for a value that JSON has not."""
-    return loads(message.decode()) if b'"__type__"' in message else json.loads(message)
-
-
-def _not_a_broadcast(payload: Any, channel: Any) -> str:
-    """Why the body of a broadcast is not what Celery sends, objects or lists of them (events); "" when it is."""
-    try:
-        body = channel.Message(payload, channel=channel).decode()
-    except Exception as error:
-        return f"its body cannot be decoded: {error!r}"
-    several = body if isinstance(body, list) and body else [body]
-    return "" if all(isinstance(one, dict) for one in several) else "its body is not an object"
-
-
-def _not_a_message(payload: Any, channel: Any) -> str:
-    """Why a frame has not the shape that kombu and Celery rely on; "" when it has."""
-    if not isinstance(payload, dict):
-        return "it is not a message: not an object"
-    properties, headers = payload.get("properties"), payload.get("headers")
-    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
-        return "it is not a message: properties or delivery_info are missing"
-    if not isinstance(properties.get("delivery_tag"), str):
-        return "it is not a message: no delivery_tag"
-    if not {"exchange", "routing_key"} <= properties["delivery_info"].keys():
-        return "it is not a message: delivery_info without exchange or routing_key"
-    if isinstance(headers, dict) and "task" in headers and not is_task_id(headers.get("id")):
-        return "it is a task without an id that can be used"
-    if headers is not None and not isinstance(headers, dict):
-        return "it is not a message: headers are not an object"
-    if not isinstance(payload.get("body"), str):
-        return "it is not a message: its body is not text"
-    try:
-        channel.Message(payload, channel=channel)
-    except Exception as error:
-        return f"it is not a message: {error!r}"
-    return ""
+            node_hooks.hooks.unclaimed(task_id, attempt)
 
 
 class QoS(_QoSMixin, kombu_redis.QoS):

@@ -1,5 +1,6 @@
 """What a container job is: its specification, its result and its failures. Needs no container engine."""
 
+from cloudai.containers.arguments import Volume
 from cloudai.containers.errors import (
     CommandNotFound,
     ContainerError,
@@ -16,7 +17,7 @@ from cloudai.containers.errors import (
     TimeLimitReached,
 )
 from cloudai.containers.result import ContainerResult
-from cloudai.containers.spec import DEFAULT_MAX_ARGUMENT_BYTES, ContainerSpec, Volume, validate_container
+from cloudai.containers.spec import DEFAULT_MAX_ARGUMENT_BYTES, ContainerSpec, validate_container
 
 __all__ = [
     "DEFAULT_MAX_ARGUMENT_BYTES",

@@ -10,8 +10,8 @@ from celery.worker.state import active_requests
 
 from cloudai import names
 from cloudai.endings import away, end_without_worker, repeat_chord_part
+from cloudai.node_hooks import NodeHooks
 from cloudai.state.attempts import Claim
-from cloudai.transport import NodeHooks
 from cloudai_workers.clerk import Clerk
 from cloudai_workers.holding import Holding
 

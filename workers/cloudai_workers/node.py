@@ -22,7 +22,7 @@ from typing import Any
 import click
 from redis.exceptions import RedisError
 
-from cloudai import transport
+from cloudai import node_hooks
 from cloudai.state.fleet import Registration
 from cloudai_workers import this_node
 from cloudai_workers.adoption import Adoption
@@ -112,7 +112,7 @@ class Node:
         self._leaving = False
         self._drained = False
         self._heart = threading.Thread(target=self._beat, name="cloudai-heart", daemon=True)
-        transport.set_hooks(self.deliveries)
+        node_hooks.set_hooks(self.deliveries)
 
     # --- life
 

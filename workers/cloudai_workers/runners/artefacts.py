@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from cloudai.containers.arguments import Volume
 from cloudai.containers.errors import InputsNotFetched, OutputsNotKept, Refused
 from cloudai.containers.result import ContainerResult
-from cloudai.containers.spec import Volume
 from cloudai_workers.runners.base import Job
 from cloudai_workers.runners.policy import Admitted
 from cloudai_workers.stores import StoreError, store_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloudai.containers.spec import Volume
+from cloudai.containers.arguments import Volume
 from cloudai_workers.runners.base import Job
 from cloudai_workers.runners.labels import ATTEMPT_LABEL, NAMESPACE_LABEL, NODE_LABEL, TASK_LABEL
 from cloudai_workers.runners.policy import Admitted

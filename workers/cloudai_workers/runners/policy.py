@@ -7,8 +7,10 @@ import os
 import re
 from dataclasses import dataclass
 
+from cloudai.containers.allowlists import image_allowed, is_pinned, url_allowed, volume_allowed
+from cloudai.containers.arguments import Volume
 from cloudai.containers.errors import Refused
-from cloudai.containers.spec import ContainerSpec, Volume, image_allowed, is_pinned, url_allowed, volume_allowed
+from cloudai.containers.spec import ContainerSpec
 
 #: Largest secret that is read from a file, in bytes.
 MAX_SECRET_BYTES = 64 * 1024
