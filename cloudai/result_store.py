@@ -1,15 +1,21 @@
-"""Celery's Redis result backends, for a server whose memory is full: what ran is stored, and chords are counted.
+"""Celery's Redis result backends, so that what ran is stored and reaches who waits for it.
 
-Stock Celery loses a result that the server refuses, and its caller waits for ever. Nothing is tried again until there
-is room: scripts that may exceed maxmemory store it at once, as much as was accepted before.
+On a server whose memory is full stock Celery loses a result that is refused, and its caller waits for ever. Nothing is
+tried again until there is room: scripts that may exceed maxmemory store it at once, as much as was accepted before.
+
+A result is announced once. Stock Celery's caller misses what was announced while its connection was down and is not
+told of it when Redis is back: here it looks for itself from time to time.
 """
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from typing import Any
 
 from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.backends.redis import ResultConsumer as RedisConsumer
+from celery.states import READY_STATES
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from cloudai.state.full_memory import although_full
@@ -18,7 +24,42 @@ from cloudai.state.refused_writes import SentinelConnection, SentinelTLSConnecti
 _ALLOWED = "#!lua flags=allow-oom\n"
 
 
+#: A caller that waits looks for its results after so long, seconds; more rarely where a look takes longer than a
+#: hundredth of it.
+LOOK_EVERY_S = 5.0
+#: Results that are looked for in one round trip.
+_LOOKED_FOR_TOGETHER = 1000
+
+
+class ResultConsumer(RedisConsumer):
+    """Waits for results as Celery's does, and looks for them now and then."""
+
+    _look_at = 0.0
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Wait for an announcement, at most so long (seconds)."""
+        super().drain_events(timeout)
+        now = time.monotonic()
+        if not self._look_at:
+            self._look_at = now + LOOK_EVERY_S
+        if now >= self._look_at:
+            with self.reconnect_on_error():
+                self._look()
+            done = time.monotonic()
+            self._look_at = done + max(LOOK_EVERY_S, 100 * (done - now))
+
+    def _look(self) -> None:
+        with self._locked():
+            keys = list(self.subscribed_to)
+            for first in range(0, len(keys), _LOOKED_FOR_TOGETHER):
+                for stored in self.backend.client.mget(keys[first : first + _LOOKED_FOR_TOGETHER]):
+                    meta = self._decode_result(stored) if stored else None
+                    if meta and meta["status"] in READY_STATES:
+                        self.on_state_change(meta, None)
+
+
 class _Mixin:
+    ResultConsumer = ResultConsumer
     app: Any
     client: Any
     expires: Any

@@ -1,0 +1,39 @@
+"""A result reaches who waits for it, also where its announcement did not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cloudai import CloudAI, result_store
+from cloudai.settings import RedisSettings, Settings
+
+from ...waiting import until
+
+
+@pytest.fixture
+def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudAI]:
+    monkeypatch.setattr(result_store, "LOOK_EVERY_S", 0.1)
+    app = CloudAI("waits", settings=Settings.load(redis=RedisSettings(url=redis_url)), set_as_current=False)
+    yield app
+    app.backend.result_consumer.stop()
+    app.backend.client.close()
+    app.close()
+
+
+def test_a_result_that_was_announced_to_nobody_is_found(app: CloudAI) -> None:
+    """As when it is stored while the caller's connection is being made again."""
+    backend = app.backend
+    key = backend.get_key_for_task("t1")
+    meta = {"status": "SUCCESS", "result": 7, "traceback": None, "children": [], "task_id": "t1"}
+
+    def store_quietly() -> None:
+        until(lambda: backend.client.pubsub_channels(key), timeout_s=60)
+        backend.client.set(key, backend.encode(meta), ex=60)
+
+    worker = threading.Thread(target=store_quietly)
+    worker.start()
+    assert app.AsyncResult("t1").get(timeout=60) == 7
+    worker.join()
