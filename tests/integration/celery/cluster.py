@@ -197,10 +197,10 @@ class Cluster:
         until(lambda: self.deployment.ledger.totals()["live"] == 0, lambda: f"live is 0: {self._unfinished()}")
         until(lambda: not self._reserved(), lambda: f"every reservation is given back: {self._reserved()}")
         client, key = self.deployment.client, self.deployment.keys.events
+        until(lambda: client.zcard(self.deployment.keys.unsettled) == 0, "whoever waits for an end was told")
         ends = Counter(f[b"id"] for _, f in client.xrange(key) if f.get(b"final") == b"1")
         begins = Counter(f[b"id"] for _, f in client.xrange(key) if f[b"event"] == b"submitted")
         assert ends == begins
-        assert client.zcard(self.deployment.keys.unsettled) == 0
 
     def _unfinished(self) -> list[str]:
         client, keys = self.deployment.client, self.deployment.keys
