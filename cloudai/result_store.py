@@ -48,6 +48,14 @@ class ResultConsumer(RedisConsumer):
             done = time.monotonic()
             self._look_at = done + max(LOOK_EVERY_S, 100 * (done - now))
 
+    def _reconnect_pubsub(self) -> None:
+        # Celery drops its connections here and leaves closing them to the garbage collector.
+        with self._locked():
+            if self._pubsub is not None:
+                self._pubsub.close()
+            self.backend.client.connection_pool.disconnect(inuse_connections=False)
+        super()._reconnect_pubsub()
+
     def _look(self) -> None:
         with self._locked():
             keys = list(self.subscribed_to)
