@@ -127,7 +127,7 @@ class _Submitter:
                 view.forget_assumptions()
                 view.expire()
         if self._wake_dispatcher:
-            deployment.dispatcher.run()
+            deployment.dispatcher.follow_submission()
         if self._full:
             raise ClusterFull(
                 f"{len(self.task_ids)} of {len(calls)} tasks were accepted, then limits.max_in_flight "

@@ -186,7 +186,7 @@ class Deployment:
             self.confirm(submission.task_id)
         # It waits although something seemed to fit: the view was behind, or others of its shape are first in line.
         if placement.status == "waiting" and candidates:
-            self.dispatcher.run()
+            self.dispatcher.follow_submission()
         return placement
 
     def confirm(self, task_id: str) -> None:

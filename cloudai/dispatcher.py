@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 #: Waiting tasks of one shape (late ones and others apart) that one look reads, beside some from further behind.
 MOST_A_SHAPE = 16
 LEAST_A_SHAPE = 4
+#: A queue of so many tasks is long: a look at it costs more than a submission.
+LONG_QUEUE = 100
 
 
 def _each(room: int) -> int:
@@ -70,6 +73,9 @@ class Dispatcher:
         self._starvation_after_s = starvation_after_s
         #: The last look at the waiting set; what was placed since is still in it.
         self._seen: WaitingSet | None = None
+        #: How many waited at the last look; when a submission was followed by one (monotonic seconds).
+        self._waiting = 0
+        self._followed = float("-inf")
 
     def end(
         self, reports: Sequence[Report], node: str, released: Sequence[Claim]
@@ -120,6 +126,18 @@ class Dispatcher:
             view.assume(with_release(view.snapshot.states[row], resources, claim.devices))
         return self._propose(replace(seen, now=view.now()), self._requests(seen))
 
+    def follow_submission(self) -> int:
+        """As `run`, behind a submission that waits although something seemed to fit.
+
+        With a long queue only now and then: what is released is given away by who releases it, and the sweep looks
+        twice a second.
+        """
+        now = time.monotonic()
+        if self._waiting >= LONG_QUEUE and now - self._followed < MAX_AGE_S:
+            return 0
+        self._followed = now
+        return self.run()
+
     def run(self, found: WaitingSet | None = None) -> int:
         """Place until nothing more fits; returns how many tasks were placed. `found` is a look that was just taken."""
         placed, again = 0, True
@@ -139,6 +157,7 @@ class Dispatcher:
             view.apply(found.changes)
             view.refresh(MAX_AGE_S)
             self._seen = None
+            self._waiting = found.total
             if found.total == 0:
                 return 0, False
             requests = self._requests(found)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cloudai import CloudAI
+from cloudai import CloudAI, dispatcher
+from cloudai.dispatcher import LONG_QUEUE
+from cloudai.fleet_view import MAX_AGE_S
 from cloudai.names import node_queue
 from cloudai.state.attempts import Claim, Report
 
@@ -103,3 +106,25 @@ def test_a_report_reads_the_fleet_only_where_somebody_waits(
     end(held)
     assert looks
     assert placed(app, [second]) == [second]
+
+
+@pytest.mark.parametrize(("queue", "looks"), [(10, 3), (LONG_QUEUE, 2)])
+def test_submissions_to_a_long_queue_look_at_it_now_and_then(
+    app: CloudAI, work: Any, monkeypatch: pytest.MonkeyPatch, queue: int, looks: int
+) -> None:
+    submit(work, *[1000] * queue)
+    deployment, clock = app.deployment, SimpleNamespace(now=500.0)
+    monkeypatch.setattr(dispatcher, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    seen: list[int] = []
+    look = deployment.ledger.waiting
+
+    def counted(*args: Any, **options: Any) -> Any:
+        seen.append(1)
+        return look(*args, **options)
+
+    monkeypatch.setattr(deployment.ledger, "waiting", counted)
+    deployment.dispatcher.follow_submission()
+    deployment.dispatcher.follow_submission()
+    clock.now += MAX_AGE_S
+    deployment.dispatcher.follow_submission()
+    assert len(seen) == looks

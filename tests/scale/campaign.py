@@ -85,7 +85,8 @@ class Campaign:
             idle = IdleWatch(self.plan, fleet.server.url)
             try:
                 recorder.start()
-                self._phases(audit, idle)
+                audit.start()
+                self._phases(idle)
                 self._after(recorder, audit, idle)
             finally:
                 idle.stop()
@@ -97,24 +98,24 @@ class Campaign:
 
     # --- phases
 
-    def _phases(self, audit: Audit, idle: IdleWatch) -> None:
+    def _phases(self, idle: IdleWatch) -> None:
         plan, meter, load = self.plan, self._meter, self._load
         self._fleet.join(range(plan.few))
         self._tell(f"{plan.few} nodes")
-        audit.start()
         first = load.pace(draw_jobs(plan, "first", plan.first), plan.first, plan.first_s)
         self._took(first)
         meter.submissions(f"{plan.few}_nodes", first.seconds)
-        before = used_memory(self._client)
+        before = self._memory()
         begun = time.monotonic()
         self._fleet.join(range(plan.few, plan.nodes))
         meter.note("join_s", time.monotonic() - begun)
-        self._before = used_memory(self._client)
-        if plan.nodes > plan.few:
-            meter.note("redis_bytes_per_node", (self._before - before) / (plan.nodes - plan.few))
         self._tell(f"{plan.nodes} nodes, {sum(n.capacity.slots for n in draw_fleet(plan))} slots")
         with meter.phase("idle"):
             time.sleep(plan.first_s)
+        # Redis takes a second to know what its new connections use.
+        self._before = self._memory()
+        if plan.nodes > plan.few:
+            meter.note("redis_bytes_per_node", (self._before - before) / (plan.nodes - plan.few))
         with meter.phase("steady"):
             steady = load.pace(draw_jobs(plan, "steady", plan.steady), plan.steady, plan.steady_s)
         self._took(steady)
@@ -124,16 +125,13 @@ class Campaign:
         meter.look("short", load.app.deployment)
         self._tell(f"steady: {plan.steady} in {steady.took_s:.1f} s, {meter.figures['slots_used_steady']:.0%} of slots")
         self._burst_begun = time.time()
-        memory, live = used_memory(self._client), self._live()
+        memory, live = self._memory(), self._live()
         with meter.phase("burst"):
             burst = load.burst(draw_jobs(plan, "burst", plan.burst))
         meter.note("dispatches_by_submissions_burst", load.dispatches)
         self._took(burst)
-        stream = stream_memory(self._client, load.app.deployment.keys.events)
-        meter.note(
-            "redis_bytes_per_task_in_flight",
-            (used_memory(self._client) - memory - stream) / max(1, self._live() - live),
-        )
+        grown = self._memory() - memory
+        meter.note("redis_bytes_per_task_in_flight", grown / max(1, self._live() - live))
         meter.submissions("burst", burst.seconds)
         meter.note("submissions_per_s_burst", len(burst.kinds) / burst.took_s)
         meter.look("long", load.app.deployment)
@@ -150,16 +148,16 @@ class Campaign:
     def _lose(self, burst: Submitted) -> None:
         """Nodes fall silent, come back, drain; meanwhile what is to be cancelled is."""
         plan, fleet, loss = self.plan, self._fleet, draw_loss(self.plan)
+        canceller = threading.Thread(
+            target=self._cancel, args=([i for i, kind in burst.kinds.items() if kind == "cancelled"],)
+        )
+        canceller.start()
         time.sleep(plan.silent_after_s)
         silent_at = time.monotonic()
         fleet.lose_power(loss.gone + loss.early + loss.late)
         fleet.cut_off(loss.cut)
         self._found.silent = len(loss.silent())
         self._tell(f"{len(loss.silent())} nodes have fallen silent")
-        canceller = threading.Thread(
-            target=self._cancel, args=([i for i, kind in burst.kinds.items() if kind == "cancelled"],)
-        )
-        canceller.start()
         names = [node.name for node in draw_fleet(plan)]
         for place in loss.drained + loss.leaving:
             self._load.app.deployment.fleet.drain(names[place])
@@ -230,9 +228,8 @@ class Campaign:
         recorder.stop()
         found.events, found.dropped = recorder.events, recorder.dropped
         found.stream_length = int(self._client.xlen(keys.events))
-        stream = stream_memory(self._client, keys.events)
-        found.growth = used_memory(self._client) - stream - self._before
-        meter.note("stream_mib", stream / 2**20)
+        found.growth = self._memory() - self._before
+        meter.note("stream_mib", stream_memory(self._client, keys.events) / 2**20)
         for what, seconds in times.items():
             meter.note(f"{what}", len(seconds))
             meter.note(f"{what}_p50_ms", quantile(seconds, 0.5) * 1e3)
@@ -267,6 +264,10 @@ class Campaign:
     def _cancel(self, task_ids: list[str]) -> None:
         for task_id in task_ids:
             self._load.app.control.revoke(task_id)
+
+    def _memory(self) -> int:
+        """Of Redis, without the stream, bytes."""
+        return used_memory(self._client) - stream_memory(self._client, self._load.app.deployment.keys.events)
 
     def _live(self) -> int:
         return int(self._client.get(self._load.app.deployment.keys.live) or 0)

@@ -74,7 +74,7 @@ class Fleet:
         self._each("reconnect", places)
 
     def sign_off(self, places: Iterable[int]) -> list[int]:
-        """Those of them that had nothing left to do, and left."""
+        """Those of them that had nothing left to do, and leave."""
         return [place for left in self._each("sign_off", places) for place in left]
 
     def running(self) -> tuple[int, float]:

@@ -75,11 +75,12 @@ class Load:
         """Submit all as fast as possible; equal ones together."""
         found, begun = Submitted(), time.monotonic()
         together: dict[str, list[Job]] = defaultdict(list)
+        single: list[Job] = []
         for job in jobs:
             if job.kind in ("usual", "expires") and job.deadline_s is None:
                 together[f"{job.kind} {to_options(job)}"].append(job)
             else:
-                self._one(job, found)
+                single.append(job)
         for equal in together.values():
             calls = [(self._arguments(job), {}) for job in equal]
             options = to_options(equal[0])
@@ -87,6 +88,8 @@ class Load:
                 options["expires"] = equal[0].after_s
             for result in self._work.apply_many(calls, **options):
                 found.kinds[result.id] = equal[0].kind
+        for job in single:
+            self._one(job, found)
         found.took_s = time.monotonic() - begun
         return found
 

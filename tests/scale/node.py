@@ -157,16 +157,19 @@ class Node:
         threading.Thread(target=self._listen, name=f"doorbell-{self.name}", daemon=True).start()
 
     def sign_off(self) -> bool:
-        """Leave in good order, when nothing runs any more; whether it has."""
+        """Leave in good order, if nothing runs any more; whether it does."""
         with self._lock:
             if self._runs:
                 return False
             self._over = True
         self._hang_up()
-        self._clerk.close(10.0)
+        threading.Thread(target=self._leave, daemon=True).start()
+        return True
+
+    def _leave(self) -> None:
+        self._clerk.close(30.0)
         self._holding.give_back_all()
         self._deployment.fleet.sign_off(self.name, self.incarnation)
-        return True
 
     def running(self) -> int:
         """Jobs that have not ended."""

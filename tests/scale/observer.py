@@ -112,7 +112,8 @@ class IdleWatch:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(60)
+        if self._thread.ident is not None:
+            self._thread.join(60)
         self._deployment.client.close()
 
     def _run(self) -> None:

@@ -78,7 +78,7 @@ def short_plan(seed: int, nodes: int, jobs: int) -> Plan:
     """The same in some seconds."""
     return Plan(
         seed=seed, nodes=nodes, few=min(20, nodes), shards=1,
-        first=30, steady=100, burst=jobs, first_s=0.5, steady_s=1.0, work_s=0.7, expires_s=3.0,
+        first=30, steady=100, burst=jobs, first_s=1.0, steady_s=1.0, work_s=0.7, expires_s=3.0,
         kinds=(70, 4, 20, 6), silent_after_s=0.1, early_s=1.8, late_s=3.6,
         heartbeat_interval_s=0.5, heartbeat_timeout_s=1.5, lease_s=2.5, margin_s=0.5,
         ttl_s=1, keep_events=1000, audit_every_s=0.2, idle_bound_s=30.0, drain_s=90.0,

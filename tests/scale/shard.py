@@ -141,7 +141,7 @@ class Shard:
             self._nodes[place].reconnect()
 
     def sign_off(self, places: Sequence[int]) -> list[int]:
-        """Those of them that had nothing left to do, and left."""
+        """Those of them that had nothing left to do, and leave."""
         return [place for place in places if self._nodes[place].sign_off()]
 
     def state(self) -> dict[str, float]:
