@@ -33,7 +33,7 @@ def main() -> int:
     if asked.short:
         plan = short_plan(asked.seed, asked.nodes or 60, asked.jobs or 500)
     else:
-        plan = full_plan(asked.seed, asked.nodes or 1000, asked.jobs or 24_000)
+        plan = full_plan(asked.seed, asked.nodes or 1000, asked.jobs or 25_000)
     # Ended as by Ctrl-C: what it started is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(tempfile.mkdtemp(prefix="cloudai-scale-"))
