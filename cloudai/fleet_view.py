@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
+import numpy as np
+
 from cloudai.scheduling.errors import InvalidParameters
 from cloudai.scheduling.learning import Learned, expected_runtime
 from cloudai.scheduling.nodes import NodeState
@@ -21,6 +23,7 @@ from cloudai.scheduling.parameters import GAParams, differences
 from cloudai.scheduling.snapshot import FleetSnapshot
 from cloudai.scheduling.task_types import INITIAL_TAU
 from cloudai.state.fleet import FixedFields, Fleet, read_changes, read_row
+from cloudai.state.sweep import FORGET_AFTER_S
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,15 @@ class FleetView:
                 if news.parameters and news.parameters_version != known:
                     self._take_parameters(news.parameters, news.parameters_version)
             self._refreshed = started
+            self._forget_gone(news.now)
+
+    def _forget_gone(self, now: float) -> None:
+        """Forget who left so long ago that the sweep has forgotten it too, and tells nobody of it."""
+        snapshot = self.snapshot
+        for row in np.flatnonzero(snapshot.gone & (snapshot.heartbeat < now - FORGET_AFTER_S))[::-1]:
+            name = snapshot.names[row]
+            snapshot.remove(name)
+            self._fixed.pop(name, None)
 
     def expire(self) -> None:
         """Make the next decision read what changed, however recently that was done."""

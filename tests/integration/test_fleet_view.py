@@ -16,6 +16,7 @@ from cloudai.deployment import Deployment
 from cloudai.scheduling.parameters import GAParams
 from cloudai.settings import RedisSettings, SchedulingSettings, Settings
 from cloudai.state.fleet import NodeCapacity
+from cloudai.state.sweep import FORGET_AFTER_S
 
 
 @pytest.fixture
@@ -88,6 +89,23 @@ def test_labels_that_are_announced_anew_are_seen(deployment: Deployment) -> None
         view.refresh()
         assert view.snapshot.states[0].labels == {"zone": value}
         assert view.snapshot.label_mask("zone", value).tolist() == [True]
+
+
+def test_a_node_that_left_long_ago_is_forgotten(deployment: Deployment, redis_client: redis.Redis) -> None:
+    view = deployment.view
+    for name in ("left", "left long ago", "silent"):
+        join(deployment, name)
+    view.refresh()
+    for name in ("left long ago", "silent"):
+        redis_client.hincrbyfloat(deployment.keys.node(name), "heartbeat", -FORGET_AFTER_S - 1)
+    for name in ("left", "left long ago"):
+        deployment.fleet.sign_off(name, "1")
+    deployment.fleet.announce("silent", "1", labels={}, home="")
+    view.refresh()
+    assert view.snapshot.names == ["left", "silent"]
+    join(deployment, "left long ago", "2")
+    view.refresh()
+    assert view.snapshot.names == ["left", "left long ago", "silent"]
 
 
 def test_a_fleet_that_redis_has_lost_is_read_anew(
