@@ -62,7 +62,7 @@ class Plan:
 def full_plan(seed: int, nodes: int, jobs: int) -> Plan:
     """A thousand nodes and tens of thousands of tasks, in less than six minutes; `jobs` are those of the burst.
 
-    Most of the burst expires: two processes cannot play a thousand nodes that end hundreds of tasks a second.
+    Most of the burst may expire: two processes cannot play a thousand nodes that end hundreds of tasks a second.
     """
     return Plan(
         seed=seed, nodes=nodes, few=min(50, nodes), shards=2,
