@@ -47,7 +47,9 @@ class RunnerWatch:
         self._told = True
         self._looks = 0
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping = False
+        #: A job has found that the runner is away, or the watch is to end: its thread is not to sleep on.
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cloudai-runner-watch", daemon=True)
 
     def begin(self) -> str | None:
@@ -65,7 +67,8 @@ class RunnerWatch:
 
     def stop(self) -> None:
         """Look no more."""
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
 
     def look(self) -> None:
         """Look now, and announce what has changed. Raises RedisError: it is announced with the next look."""
@@ -77,6 +80,8 @@ class RunnerWatch:
             self._looks += 1
             if (problem is None) != (self.problem is None):
                 self._told = False
+                if threading.current_thread() is not self._thread:
+                    self._wake.set()
             self.problem = problem
             if self._told:
                 return
@@ -93,7 +98,11 @@ class RunnerWatch:
                 self._say_notices()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s if self.problem is None and self._told else AWAY_INTERVAL_S):
+        while True:
+            self._wake.wait(self._interval_s if self.problem is None and self._told else AWAY_INTERVAL_S)
+            self._wake.clear()
+            if self._stopping:
+                return
             try:
                 self.look()
             except RedisError as error:

@@ -8,6 +8,7 @@ import threading
 import pytest
 import redis
 
+from cloudai_workers import runner_watch
 from cloudai_workers.runner_watch import RunnerWatch
 
 from ...waiting import until
@@ -87,6 +88,17 @@ def test_what_redis_did_not_hear_is_announced_with_the_next_look(told: Told) -> 
     told.watch.look()
     told.watch.look()
     assert told.calls == ["no engine"]
+
+
+def test_once_a_job_has_missed_the_runner_it_is_looked_for_often(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_watch, "AWAY_INTERVAL_S", 0.01)
+    told.watch.begin()
+    told.watch.start()  # the next look of its own is in ten minutes
+    told.runner.problem = "no engine"
+    told.watch.look()
+    told.runner.problem = None
+    until(lambda: told.calls == ["no engine", "back", "fine"], "its return is seen")
+    told.watch.stop()
 
 
 class Turnstile:
