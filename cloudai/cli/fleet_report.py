@@ -14,7 +14,7 @@ from cloudai.deployment import Deployment
 from cloudai.scheduling.errors import InvalidRequest
 from cloudai.scheduling.nodes import NodeState
 from cloudai.scheduling.units import KIB_PER_GIB, MILLI
-from cloudai.state.fleet import DOWN, DRAINING, NODE_LOST, UP, Fleet
+from cloudai.state.fleet import DRAINING, GONE_STATES, UP, Fleet
 
 #: Counters of the ledger: how tasks ended, and decisions.
 _FINISHED = "finished_"
@@ -91,7 +91,7 @@ def _as_node_state(name: str, fields: Mapping[str, str]) -> NodeState:
         pressure=float(fields["pressure"]),
         heartbeat=float(fields["heartbeat"]),
         accepting=fields["state"] == UP,
-        gone=fields["state"] in (NODE_LOST, DOWN),
+        gone=fields["state"] in GONE_STATES,
         held_for=fields.get("held_for", ""),
         **whole,
     )

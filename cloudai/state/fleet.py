@@ -30,6 +30,8 @@ STALE = "stale"
 NODE_LOST = "lost"
 DOWN = "down"
 NODE_STATES = (UP, DRAINING, STALE, NODE_LOST, DOWN)
+#: States of a node that is in service no more.
+GONE_STATES = frozenset({NODE_LOST, DOWN})
 
 
 #: Why a registration is refused for longer: the node's jobs may still run on another machine.
@@ -345,7 +347,7 @@ def read_row(row: Sequence[str], fixed: FixedFields) -> NodeState:
         pressure=float(pressure),
         heartbeat=float(heartbeat),
         accepting=state == UP,
-        gone=state in (NODE_LOST, DOWN),
+        gone=state in GONE_STATES,
         held_for=held_for,
         version=int(version),
     )

@@ -9,16 +9,12 @@ in docs/reliability.md.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import signal
 import sys
-import tempfile
-from pathlib import Path
 
+from ..campaign_run import conclude
 from .campaign import Campaign
 from .plan import full_plan, short_plan
-from .verdict import judge, table
+from .verdict import Verdict, judge, table
 
 
 def main() -> int:
@@ -30,18 +26,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs also when all is as required")
     asked = parser.parse_args()
     plan = short_plan(asked.seed, asked.jobs or 50) if asked.short else full_plan(asked.seed, asked.jobs or 540)
-    # Ended as by Ctrl-C: what it started is ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    folder = Path(tempfile.mkdtemp(prefix="cloudai-faults-"))
-    verdict = judge(Campaign(plan, folder, lambda line: print(line, flush=True)).run())
-    print(table(verdict), flush=True)
-    if verdict.broken or asked.keep:
-        print(f"logs: {folder}", flush=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    if asked.json:
-        print(json.dumps(verdict.to_json()), flush=True)
-    return 1 if verdict.broken else 0
+    return conclude(
+        "faults", lambda folder, say: judge(Campaign(plan, folder, say).run()), table, Verdict.to_json,
+        keep=asked.keep, as_json=asked.json,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

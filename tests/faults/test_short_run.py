@@ -4,30 +4,18 @@ control process killed, poison; the rest is `make faults`.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from ..campaign_run import short_run
 from .verdict import ZEROS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_in_a_short_campaign(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "--short", "--json"],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=840,
-    )  # fmt: skip
-    *shown, last = ran.stdout.splitlines() or [""]
-    report = "\n".join([*shown, ran.stderr])
-    assert last.startswith("{"), report
-    found = json.loads(last)
+    found, report = short_run("tests.faults", tmp_path, 840)
     # Where the machine is so slow that a node seems dead, its Python tasks run on beside their next attempt, as said.
     found["overlapped"] -= found["overlapped_in_threads"]
     assert {name: found[name] for name in ZEROS} == dict.fromkeys(ZEROS, 0), report

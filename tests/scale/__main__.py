@@ -9,13 +9,9 @@ object last; exits with 1 when a count that must be zero is not. What is counted
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import signal
 import sys
-import tempfile
-from pathlib import Path
 
+from ..campaign_run import conclude
 from .campaign import Campaign
 from .plan import full_plan, short_plan
 from .verdict import judge, ratios, table
@@ -34,18 +30,11 @@ def main() -> int:
         plan = short_plan(asked.seed, asked.nodes or 60, asked.jobs or 500)
     else:
         plan = full_plan(asked.seed, asked.nodes or 1000, asked.jobs or 25_000)
-    # Ended as by Ctrl-C: what it started is ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    folder = Path(tempfile.mkdtemp(prefix="cloudai-scale-"))
-    verdict = judge(Campaign(plan, folder, lambda line: print(line, flush=True)).run())
-    print(table(verdict), flush=True)
-    if verdict.broken or asked.keep:
-        print(f"logs: {folder}", flush=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    if asked.json:
-        print(json.dumps({**verdict.to_json(), "ratios": ratios(verdict)}), flush=True)
-    return 1 if verdict.broken else 0
+    return conclude(
+        "scale", lambda folder, say: judge(Campaign(plan, folder, say).run()), table,
+        lambda found: {**found.to_json(), "ratios": ratios(found)},
+        keep=asked.keep, as_json=asked.json,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

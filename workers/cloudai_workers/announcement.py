@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
-
 import cloudai
 from cloudai import names
 from cloudai.scheduling.nodes import UNAVAILABLE
@@ -144,10 +142,7 @@ class Announcement:
 
     def look_at_runner(self) -> None:
         """A job could not begin, because the engine does not answer: let the fleet know before it is given back."""
-        try:
-            self._watch.look()
-        except RedisError as error:
-            logger.warning("announcement-waits node=%s: Redis is away (%s)", self._name, error)
+        self._watch.tell()
 
     def labels(self) -> dict[str, str]:
         """The operator's labels, and whether container jobs may come here."""

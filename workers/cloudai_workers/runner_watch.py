@@ -97,6 +97,13 @@ class RunnerWatch:
                 )
                 self._say_notices()
 
+    def tell(self) -> None:
+        """Look now, and announce what has changed; while Redis is away, the next look does."""
+        try:
+            self.look()
+        except RedisError as error:
+            logger.warning("announcement-waits node=%s: Redis is away (%s)", self._node, error)
+
     def _run(self) -> None:
         while True:
             self._wake.wait(self._interval_s if self.problem is None and self._told else AWAY_INTERVAL_S)
@@ -104,9 +111,7 @@ class RunnerWatch:
             if self._stopping:
                 return
             try:
-                self.look()
-            except RedisError as error:
-                logger.warning("announcement-waits node=%s: Redis is away (%s)", self._node, error)
+                self.tell()
             except Exception:
                 logger.exception("runner-watch-failed node=%s: a defect, please report it", self._node)
 
